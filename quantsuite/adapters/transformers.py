@@ -1,0 +1,221 @@
+"""Any Hugging Face causal language model as an engine."""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+from torch import Tensor
+from transformers import Cache, DynamicCache, PreTrainedModel
+
+from quantsuite.engine import Scores
+
+LOGIT_ELEMENTS = 2**24
+"""Logits held at once: 64 MiB in float32, 110 positions of a 151,936-entry vocabulary."""
+
+SHARED_MINIMUM = 8
+"""Shorter common beginnings are not worth a pass of their own."""
+
+
+def shared_prefix(sequences: Sequence[Sequence[int]], limit: int) -> int:
+    """How many tokens all sequences begin with, at most ``limit``; 0 if it is not worth sharing."""
+    if len(sequences) < 2:
+        return 0
+    length = len(os.path.commonprefix([tuple(sequence[:limit]) for sequence in sequences]))
+    return length if length >= SHARED_MINIMUM else 0
+
+
+class TransformersEngine:
+    """Score and generate with a model of ``transformers``.
+
+    Sequences are batched by length.  Tokens that all sequences of a call begin with are run once and
+    their KV cache is reused.  Only the hidden states of wanted positions go through the output head,
+    in chunks of at most ``LOGIT_ELEMENTS`` logits, upcast to float32 before the log-softmax.
+
+    Args:
+        model: in evaluation mode, on its device.
+        batch_tokens: new tokens in one forward pass, padding included.
+    """
+
+    name = "transformers"
+
+    def __init__(self, model: PreTrainedModel, *, batch_tokens: int = 8192) -> None:
+        self._model = model
+        self._batch_tokens = batch_tokens
+        text = model.config.get_text_config(decoder=True)
+        self._vocabulary: int = text.vocab_size
+        self.max_length: int | None = getattr(text, "max_position_embeddings", None)
+        # A sliding window counts the padding between a short prompt and its continuation.
+        self._slides = getattr(text, "sliding_window", None) is not None
+        ends = model.generation_config.eos_token_id if model.generation_config else None
+        ends = text.eos_token_id if ends is None else ends
+        self._ends = set(ends if isinstance(ends, list) else [ends])
+        self._plain_head = self._head_is_the_output_embedding()
+
+    @torch.inference_mode()
+    def _head_is_the_output_embedding(self) -> bool:
+        """Whether logits are a linear map of the last hidden states, with no scaling or capping after."""
+        probe = torch.zeros((1, 2), dtype=torch.long, device=self._model.device)
+        head = self._model.get_output_embeddings()
+        if head is None:
+            return False
+        hidden = self._model.base_model(input_ids=probe, use_cache=False).last_hidden_state
+        return torch.equal(head(hidden), self._model(input_ids=probe, use_cache=False).logits)
+
+    def _features(self, **inputs: object) -> Tensor:
+        """What :meth:`_logits` maps to logits, ``[batch, tokens, hidden or vocabulary]``."""
+        if self._plain_head:
+            return self._model.base_model(**inputs).last_hidden_state
+        return self._model(**inputs).logits
+
+    def _logits(self, features: Tensor) -> Tensor:
+        return (self._model.get_output_embeddings()(features) if self._plain_head else features).float()
+
+    def _check(self, sequences: Sequence[Sequence[int]], read: Sequence[int]) -> None:
+        longest = max(read)
+        if self.max_length is not None and longest > self.max_length:
+            raise ValueError(
+                f"a sequence of {longest} tokens is longer than the model's context of {self.max_length}; "
+                "choose a recipe with shorter windows"
+            )
+        highest = max(max(sequence) for sequence in sequences)
+        if highest >= self._vocabulary:
+            raise ValueError(
+                f"token {highest} is outside the model's vocabulary of {self._vocabulary}; "
+                "the tokenizer belongs to another model"
+            )
+
+    def _prefill(self, prefix: Sequence[int]) -> Cache | None:
+        if not prefix:
+            return None
+        cache = DynamicCache(config=self._model.config)
+        ids = torch.tensor([prefix], device=self._model.device)
+        self._model.base_model(input_ids=ids, past_key_values=cache, use_cache=True)
+        return cache
+
+    def _batches(self, lengths: Sequence[int], *, equal: bool = False) -> Iterator[list[int]]:
+        """Indices, longest first, so that a batch that is too large for memory fails at once.
+
+        With ``equal`` a batch holds sequences of one length only.
+        """
+        order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
+        while order:
+            longest = lengths[order[0]]
+            count = max(1, self._batch_tokens // max(1, longest))
+            if equal:
+                count = min(count, sum(lengths[i] == longest for i in order))
+            yield order[:count]
+            del order[:count]
+
+    def _padded(self, rows: Sequence[Sequence[int]]) -> Tensor:
+        longest = max(len(row) for row in rows)
+        return torch.tensor([[*row, *[0] * (longest - len(row))] for row in rows], device=self._model.device)
+
+    @torch.inference_mode()
+    def score(self, sequences: Sequence[Sequence[int]], first: Sequence[int]) -> Iterator[Scores]:
+        """See :meth:`quantsuite.engine.Engine.score`.
+
+        Raises:
+            ValueError: if a sequence is longer than the context or has a token outside the vocabulary.
+        """
+        self._check(sequences, [len(sequence) - 1 for sequence in sequences])
+        shared = shared_prefix(sequences, min(first) - 1)
+        prefix = self._prefill(sequences[0][:shared])
+        tails = [sequence[shared:-1] for sequence in sequences]
+        for batch in self._batches([len(tail) for tail in tails]):
+            cache = copy.deepcopy(prefix)
+            if cache is not None:
+                cache.batch_repeat_interleave(len(batch))
+            # Causal attention never looks at padding on the right, so that no mask is needed.
+            features = self._features(
+                input_ids=self._padded([tails[i] for i in batch]),
+                past_key_values=cache,
+                use_cache=cache is not None,
+            )
+            wanted = [
+                (row, i, position)
+                for row, i in enumerate(batch)
+                for position in range(first[i], len(sequences[i]))
+            ]
+            chunk = max(1, LOGIT_ELEMENTS // self._vocabulary)
+            for begin in range(0, len(wanted), chunk):
+                yield from self._chunk_scores(features, wanted[begin : begin + chunk], shared)
+
+    def _chunk_scores(
+        self, features: Tensor, wanted: Sequence[tuple[int, int, int]], shared: int
+    ) -> Iterator[Scores]:
+        """Distributions of ``(row, sequence, position)``, neighbours of one sequence together."""
+        rows = torch.tensor([row for row, _, _ in wanted], device=features.device)
+        columns = torch.tensor([position - 1 - shared for _, _, position in wanted], device=features.device)
+        log_probs = torch.log_softmax(self._logits(features[rows, columns]), dim=-1)
+        begin = 0
+        for end in range(1, len(wanted) + 1):
+            if end == len(wanted) or wanted[end][1] != wanted[begin][1]:
+                _, sequence, position = wanted[begin]
+                yield Scores(sequence=sequence, start=position, log_probs=log_probs[begin:end])
+                begin = end
+
+    @torch.inference_mode()
+    def generate(
+        self, sequences: Sequence[Sequence[int]], *, max_new_tokens: int, stop: Callable[[Sequence[int]], bool]
+    ) -> list[list[int]]:
+        """See :meth:`quantsuite.engine.Engine.generate`.
+
+        Raises:
+            ValueError: as :meth:`score`, counting the new tokens.
+        """
+        self._check(sequences, [len(sequence) + max_new_tokens - 1 for sequence in sequences])
+        shared = shared_prefix(sequences, min(map(len, sequences)) - 1)
+        prefix = self._prefill(sequences[0][:shared])
+        tails = [sequence[shared:] for sequence in sequences]
+        new: list[list[int]] = [[] for _ in sequences]
+        for batch in self._batches([len(tail) for tail in tails], equal=self._slides):
+            cache = copy.deepcopy(prefix)
+            if cache is None:
+                cache = DynamicCache(config=self._model.config)
+            else:
+                cache.batch_repeat_interleave(len(batch))
+            self._decode([tails[i] for i in batch], [new[i] for i in batch], cache, shared, max_new_tokens, stop)
+        return new
+
+    def _decode(
+        self,
+        tails: Sequence[Sequence[int]],
+        new: Sequence[list[int]],
+        cache: Cache,
+        shared: int,
+        max_new_tokens: int,
+        stop: Callable[[Sequence[int]], bool],
+    ) -> None:
+        """Prefill and decode one batch, appending to ``new``; finished rows leave the batch."""
+        device = self._model.device
+        lengths = torch.tensor([len(tail) for tail in tails], device=device)
+        features = self._features(input_ids=self._padded(tails), past_key_values=cache, use_cache=True)
+        features = features[torch.arange(len(tails), device=device), lengths - 1]
+        mask = torch.arange(int(lengths.max()), device=device) < lengths.unsqueeze(1)
+        mask = torch.cat([mask.new_ones(len(tails), shared), mask], dim=1)
+        active = list(range(len(tails)))
+        for step in range(max_new_tokens):
+            tokens = self._logits(features).argmax(-1)
+            for row, token in zip(active, tokens.tolist(), strict=True):
+                new[row].append(token)
+            kept = [
+                place
+                for place, row in enumerate(active)
+                if new[row][-1] not in self._ends and not stop(new[row])
+            ]
+            if not kept or step + 1 == max_new_tokens:
+                return
+            index = torch.tensor(kept, device=device)
+            active, tokens, lengths = [active[place] for place in kept], tokens[index], lengths[index]
+            cache.batch_select_indices(index)
+            mask = torch.cat([mask[index], mask.new_ones(len(kept), 1)], dim=1)
+            features = self._features(
+                input_ids=tokens.unsqueeze(1),
+                attention_mask=mask.long(),
+                position_ids=(shared + lengths + step).unsqueeze(1),
+                past_key_values=cache,
+                use_cache=True,
+            )[:, -1]

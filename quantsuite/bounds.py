@@ -1,0 +1,59 @@
+"""Proven bounds on the error of quantized elements and products."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from quantsuite.formats import FloatFormat
+from quantsuite.granularity import share_scales
+from quantsuite.scheme import Operand
+
+FLOAT32_ROUNDOFF = 2.0**-24
+
+
+def bound_element(tensor: Tensor, operand: Operand) -> Tensor:
+    """An upper bound on ``|x - dequantize(quantize(x))|`` for each element, symmetric operands.
+
+    With the scale ``s = amax / max`` no element clips.  An integer code is then at most half a
+    step from ``x / s``, a float code at most half a spacing: ``max(2^-(m+1) |x|, s 2^(e - m - 1))``
+    with ``m`` mantissa bits and smallest exponent ``e``.  Four float32 roundings (of the scale, the
+    quotient, the product, and the clamp at ``max``, which cuts a quotient that rounding lifted above
+    it) add at most ``4 u |x|``, ``u = 2^-24``.  A block whose scale would underflow has error at most
+    half the smallest scale's step, which is the same formula with the scale that was used.
+
+    Returns:
+        float64, the shape of ``tensor``.
+    """
+    view, shared = share_scales(tensor.double(), operand.granularity)
+    scale = (view.abs().amax(shared, keepdim=True) / operand.format.max).clamp(min=torch.finfo(torch.float32).tiny)
+    fmt = operand.format
+    if isinstance(fmt, FloatFormat):
+        smallest = scale * 2.0 ** (fmt.smallest_exponent - fmt.mantissa_bits - 1)
+        bound = torch.maximum(view.abs() * 2.0 ** -(fmt.mantissa_bits + 1), smallest)
+    else:
+        bound = (scale / 2).expand_as(view)
+    return (bound * (1 + 4 * FLOAT32_ROUNDOFF) + 4 * FLOAT32_ROUNDOFF * view.abs()).reshape(tensor.shape)
+
+
+def bound_execution(x: Tensor, weight: Tensor, dtype: torch.dtype) -> Tensor:
+    """How far two executions of one weight-only scheme may be apart.
+
+    Each multiplies ``x`` by the same dequantized weight, up to one rounding of it to ``dtype``
+    (unit roundoff ``v``), sums K products in float32 or better, ``gamma = K u / (1 - K u)`` (Higham,
+    2002, section 3.1), and rounds the result at most three times to ``dtype``; two executions differ
+    by at most twice that.
+
+    Args:
+        x: ``[..., K]``.
+        weight: ``[N, K]``, dequantized.
+        dtype: of ``x`` and of the result.
+
+    Returns:
+        float64 ``[..., N]``.
+    """
+    v = torch.finfo(dtype).eps / 2
+    k = x.shape[-1]
+    gamma = k * FLOAT32_ROUNDOFF / (1 - k * FLOAT32_ROUNDOFF)
+    relative = (1 + v) * (1 + gamma) * (1 + v) ** 3 - 1
+    return 2 * relative * (x.double().abs() @ weight.double().abs().T)

@@ -1,0 +1,5 @@
+"""What an engine is to the suite."""
+
+from quantsuite.engine.protocol import Engine, Scores
+
+__all__ = ["Engine", "Scores"]

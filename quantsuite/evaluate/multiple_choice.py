@@ -1,0 +1,133 @@
+"""Five-shot multiple choice: by the letters' likelihoods, and by what the model writes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import groupby
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from quantsuite.engine import Engine
+from quantsuite.evaluate.data import DataError, Examination
+from quantsuite.prompts import LETTERS, mmlu_prefix, mmlu_question
+from quantsuite.records import Choices
+from quantsuite.tiny.world import Question
+
+MAX_NEW_TOKENS = 4
+UNPARSED = -1
+
+Progress = Callable[[int], None]
+
+
+def _by_subject(examination: Examination) -> list[tuple[str, list[Question]]]:
+    """Questions by subject, so that an engine is given what shares a prefix together."""
+    if not examination.questions:
+        raise ValueError("no questions to answer; an accuracy of nothing is undefined")
+    return [(subject, list(items)) for subject, items in groupby(examination.questions, lambda q: q.subject)]
+
+
+def prompts(examination: Examination, subject: str, questions: Sequence[Question]) -> list[str]:
+    """The full five-shot prompts of a subject's questions."""
+    prefix = mmlu_prefix(subject, examination.examples[subject])
+    return [prefix + mmlu_question(question) for question in questions]
+
+
+def letter_tokens(tokenizer: PreTrainedTokenizerBase, prompt: str) -> tuple[list[int], list[list[int]]]:
+    """The prompt's tokens and those of each letter after it, tokenized together and then sliced.
+
+    Raises:
+        DataError: if two letters become the same tokens, or a letter becomes none.
+    """
+    context = tokenizer(prompt, verbose=False)["input_ids"]
+    letters = [tokenizer(f"{prompt} {letter}", verbose=False)["input_ids"][len(context) :] for letter in LETTERS]
+    if not all(letters) or len({tuple(letter) for letter in letters}) < len(LETTERS):
+        raise DataError(
+            f"the tokenizer turns the answers {', '.join(f'{letter!r}' for letter in LETTERS)} into {letters}, which "
+            "does not tell them apart; the recipe needs a tokenizer whose vocabulary has the letters"
+        )
+    return context, letters
+
+
+def _log_likelihoods(engine: Engine, contexts: list[list[int]], letters: list[list[list[int]]]) -> list[list[float]]:
+    """``[question][letter]``; a question whose letters are single tokens is read once for all four."""
+    sequences, first, cells = [], [], []
+    for index, (context, endings) in enumerate(zip(contexts, letters, strict=True)):
+        single = all(len(ending) == 1 for ending in endings)
+        for letter, ending in enumerate(endings[:1] if single else endings):
+            sequences.append([*context, *ending])
+            first.append(len(context))
+            cells.append((index, None if single else letter))
+    totals = [[0.0] * len(LETTERS) for _ in contexts]
+    for scores in engine.score(sequences, first):
+        index, letter = cells[scores.sequence]
+        if letter is None:
+            totals[index] = scores.log_probs[0, [ending[0] for ending in letters[index]]].tolist()
+        else:
+            tokens = sequences[scores.sequence][scores.start : scores.start + len(scores.log_probs)]
+            targets = torch.tensor(tokens, device=scores.log_probs.device)
+            totals[index][letter] += scores.log_probs.gather(1, targets.unsqueeze(1)).double().sum().item()
+    return totals
+
+
+def direct(
+    engine: Engine, tokenizer: PreTrainedTokenizerBase, examination: Examination, *, progress: Progress = lambda done: None
+) -> Choices:
+    """The letter with the largest log-likelihood; of equal ones the first.
+
+    Raises:
+        ValueError: if there are no questions or a likelihood is not finite.
+        DataError: if the tokenizer does not tell the letters apart.
+    """
+    likelihoods: list[list[float]] = []
+    for subject, questions in _by_subject(examination):
+        encoded = [letter_tokens(tokenizer, prompt) for prompt in prompts(examination, subject, questions)]
+        likelihoods += _log_likelihoods(engine, [c for c, _ in encoded], [letters for _, letters in encoded])
+        progress(len(likelihoods))
+    if not torch.isfinite(torch.tensor(likelihoods)).all():
+        raise ValueError("a letter's log-likelihood is NaN or infinite: the model's logits are")
+    return Choices(
+        group=[question.subject for question in examination.questions],
+        answer=[question.answer for question in examination.questions],
+        predicted=[row.index(max(row)) for row in likelihoods],
+        log_likelihoods=likelihoods,
+    )
+
+
+def count_ties(choices: Choices) -> int:
+    """Questions whose largest log-likelihood two or more letters share."""
+    return sum(row.count(max(row)) > 1 for row in choices.log_likelihoods or ())
+
+
+def parse_answer(text: str) -> int:
+    """The letter that a continuation begins with, as an index, or ``UNPARSED``."""
+    letter = text.strip()[:1].upper()
+    return LETTERS.index(letter) if letter and letter in LETTERS else UNPARSED
+
+
+def generate(
+    engine: Engine, tokenizer: PreTrainedTokenizerBase, examination: Examination, *, progress: Progress = lambda done: None
+) -> Choices:
+    """The first letter of a greedy continuation of at most four tokens.
+
+    Decoding ends as soon as the text has a character that is not white space: the first one decides.
+
+    Raises:
+        ValueError: if there are no questions.
+    """
+
+    def decided(tokens: Sequence[int]) -> bool:
+        text = tokenizer.decode(tokens).strip()
+        return bool(text) and not text.startswith("\N{REPLACEMENT CHARACTER}")
+
+    predicted: list[int] = []
+    for subject, questions in _by_subject(examination):
+        contexts = [tokenizer(prompt, verbose=False)["input_ids"] for prompt in prompts(examination, subject, questions)]
+        texts = engine.generate(contexts, max_new_tokens=MAX_NEW_TOKENS, stop=decided)
+        predicted += [parse_answer(tokenizer.decode(text)) for text in texts]
+        progress(len(predicted))
+    return Choices(
+        group=[question.subject for question in examination.questions],
+        answer=[question.answer for question in examination.questions],
+        predicted=predicted,
+    )

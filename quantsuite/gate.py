@@ -1,0 +1,140 @@
+"""Records against baselines: what passes, and why the rest does not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from quantsuite.records import Record
+from quantsuite.statistics import Comparison, Margins, compare
+
+Mode = Literal["worse", "strict"]
+MODES: tuple[Mode, ...] = get_args(Mode)
+Status = Literal["pass", "worse", "undecided", "absent", "not measured", "not comparable"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check:
+    """One cell of the gate: its status, the comparison if there was one, and a reason if it fails."""
+
+    label: str
+    metric: str
+    status: Status
+    comparison: Comparison | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class GateResult:
+    """All cells of a gate.  It passes if at least one was compared and none is a failure."""
+
+    checks: tuple[Check, ...]
+    mode: Mode
+
+    @property
+    def failures(self) -> tuple[Check, ...]:
+        accepted = {"pass"} if self.mode == "strict" else {"pass", "undecided"}
+        return tuple(check for check in self.checks if check.status not in accepted)
+
+    @property
+    def passed(self) -> bool:
+        return not self.failures and any(check.comparison is not None for check in self.checks)
+
+    @property
+    def summary(self) -> str:
+        compared = sum(check.comparison is not None for check in self.checks)
+        if not compared:
+            return "gate failed: nothing was compared; an empty comparison is no evidence"
+        if not self.failures:
+            return f"gate passed: {compared} of {len(self.checks)} cells compared, none worse"
+        return f"gate failed: {len(self.failures)} of {len(self.checks)} cells"
+
+
+def differences(candidate: Record, baseline: Record) -> list[str]:
+    """The conditions in which two records differ, each with both values."""
+    ours, theirs = candidate.conditions, baseline.conditions
+    return [f"{name}: {ours[name]} now, {theirs[name]} then" for name in ours if ours[name] != theirs[name]]
+
+
+def check_cell(candidate: Record | None, baseline: Record, margins: Margins) -> Check:
+    """Compare one cell; absent, unmeasured and incomparable ones never pass."""
+
+    def result(status: Status, reason: str | None = None, comparison: Comparison | None = None) -> Check:
+        return Check(
+            label=baseline.subject.label,
+            metric=baseline.metric.name,
+            status=status,
+            reason=reason,
+            comparison=comparison,
+        )
+
+    if candidate is None:
+        return result("absent", "the baseline has this cell, the run has not; run it, or remove it in review")
+    if candidate.items is None:
+        return result("not measured", f"{candidate.outcome}: {candidate.reason}")
+    if baseline.items is None:
+        return result("not measured", f"the baseline itself: {baseline.outcome}: {baseline.reason}")
+    if different := differences(candidate, baseline):
+        return result("not comparable", "; ".join(different))
+    comparison = compare(baseline.items, candidate.items, baseline.metric.better, margins)
+    if comparison.verdict == "equivalent or better":
+        return result("pass", comparison=comparison)
+    return result(comparison.verdict, describe(comparison), comparison)
+
+
+def describe(comparison: Comparison) -> str:
+    """A comparison as a sentence."""
+    loss = comparison.loss
+    text = f"loss {loss.estimate:+.4f} [{loss.low:+.4f}, {loss.high:+.4f}] against a margin of {comparison.margin}"
+    if comparison.items_to_decide is not None:
+        text += f"; about {comparison.items_to_decide:,} items would decide, there are {comparison.items:,}"
+    return text
+
+
+def gate(
+    records: Sequence[Record], baselines: Iterable[Record], *, mode: Mode = "worse", margins: Margins | None = None
+) -> GateResult:
+    """Compare every baseline cell with the run's cell of the same model, metric, scheme and execution.
+
+    Args:
+        records: the run under test.
+        baselines: reviewed records.
+        mode: ``worse`` fails on cells that are worse; ``strict`` also on undecided ones.
+        margins: the losses that count as none.
+    """
+    cells = {record.cell: record for record in records}
+    margins = margins or Margins()
+    checks = [check_cell(cells.get(baseline.cell), baseline, margins) for baseline in baselines]
+    return GateResult(checks=tuple(checks), mode=mode)
+
+
+def gate_against_reference(
+    records: Sequence[Record], *, mode: Mode = "worse", margins: Margins | None = None
+) -> GateResult:
+    """Compare every quantized cell with the reference of the same model and metric in the same run."""
+    references = {record.cell[:2]: record for record in records if record.subject.is_reference}
+    margins = margins or Margins()
+    checks = []
+    for record in records:
+        if record.subject.is_reference:
+            continue
+        reference = references.get(record.cell[:2])
+        if reference is None:
+            check = Check(
+                label=record.subject.label,
+                metric=record.metric.name,
+                status="absent",
+                reason="the run has no bf16 of this model and metric; add bf16 to --scheme",
+            )
+        else:
+            against = check_cell(record, reference, margins)
+            check = Check(
+                label=record.subject.label,
+                metric=against.metric,
+                status=against.status,
+                comparison=against.comparison,
+                reason=against.reason,
+            )
+        checks.append(check)
+    return GateResult(checks=tuple(checks), mode=mode)

@@ -1,0 +1,1 @@
+"""Implementations of the quantized operations, one module an operation."""

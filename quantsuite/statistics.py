@@ -1,0 +1,238 @@
+"""Intervals, paired comparisons and verdicts: from per-item outcomes to what may be said."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from arch.bootstrap import MovingBlockBootstrap
+from scipy import stats
+
+from quantsuite.records import Choices, Direction, Divergences, Items, Perplexities, Record
+
+CONFIDENCE = 0.95
+RESAMPLES = 2000
+BOOTSTRAP_SEED = 0
+
+Verdict = Literal["equivalent or better", "worse", "undecided"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Interval:
+    """An estimate with the interval that covers the truth with probability ``CONFIDENCE``."""
+
+    estimate: float
+    low: float
+    high: float
+
+    @property
+    def covers_zero(self) -> bool:
+        return self.low <= 0 <= self.high
+
+
+@dataclass(frozen=True, kw_only=True)
+class Margins:
+    """The largest loss that counts as none: in accuracy (a fraction) and in ln perplexity."""
+
+    accuracy: float = 0.01
+    log_perplexity: float = 0.01
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """A candidate against a reference on the same items.
+
+    Args:
+        change: of accuracy (a fraction) or of ln perplexity, candidate minus reference.
+        loss: the same change, signed so that positive is worse.
+        p_value: two-sided, of no change: exact McNemar for accuracy; for perplexity the paired t test.
+        lost: questions that the reference answered and the candidate did not; ``gained`` the reverse;
+            both 0 for perplexity.
+        verdict: of the loss against the margin.
+        items_to_decide: how many items would give a verdict if the change stays as estimated;
+            ``None`` if there is one or the estimate lies on the margin.
+    """
+
+    change: Interval
+    loss: Interval
+    p_value: float
+    lost: int
+    gained: int
+    items: int
+    margin: float
+    verdict: Verdict
+    items_to_decide: int | None
+
+
+def wilson(successes: int, trials: int) -> Interval:
+    """The Wilson score interval of a proportion.
+
+    Raises:
+        ValueError: if there are no trials.
+    """
+    if trials == 0:
+        raise ValueError("no trials: a proportion of nothing has no interval")
+    interval = stats.binomtest(successes, trials).proportion_ci(CONFIDENCE, method="wilson")
+    return Interval(estimate=successes / trials, low=float(interval.low), high=float(interval.high))
+
+
+def mcnemar(lost: int, gained: int) -> float:
+    """Exact two-sided McNemar test on the discordant pairs; 1 if there are none."""
+    if lost + gained == 0:
+        return 1.0
+    return float(stats.binomtest(lost, lost + gained, 0.5).pvalue)
+
+
+def paired_proportion_difference(lost: int, gained: int, trials: int) -> Interval:
+    """Change of a proportion on the same items: the adjusted Wald interval of Bonett and Price (2012)."""
+    p_lost, p_gained = (lost + 1) / (trials + 2), (gained + 1) / (trials + 2)
+    centre = p_gained - p_lost
+    half = _z() * math.sqrt((p_lost + p_gained - centre**2) / (trials + 2))
+    return Interval(estimate=(gained - lost) / trials, low=max(-1.0, centre - half), high=min(1.0, centre + half))
+
+
+def _z() -> float:
+    return float(stats.norm.ppf(0.5 + CONFIDENCE / 2))
+
+
+def block_bootstrap(statistic: Callable[..., float], *columns: Sequence[float], seed: int = BOOTSTRAP_SEED) -> Interval:
+    """Percentile interval of a statistic of neighbouring items by moving-block bootstrap.
+
+    Blocks are as long as the cube root of the number of items (Künsch, 1989), since windows of one
+    text are dependent.
+
+    Args:
+        statistic: of one array a column, all resampled alike.
+        columns: equally long.
+        seed: of the resampling.
+
+    Raises:
+        ValueError: if there are fewer than two items.
+    """
+    arrays = [np.asarray(column, dtype=float) for column in columns]
+    count = len(arrays[0])
+    if count < 2:
+        raise ValueError(f"{count} item cannot be resampled; raise --limit so that there are at least two")
+    bootstrap = MovingBlockBootstrap(max(1, round(count ** (1 / 3))), *arrays, seed=seed)
+    low, high = bootstrap.conf_int(statistic, reps=RESAMPLES, method="percentile", size=CONFIDENCE).ravel()
+    return Interval(estimate=float(statistic(*arrays)), low=float(low), high=float(high))
+
+
+def _mean(totals: np.ndarray, units: np.ndarray) -> float:
+    return float(totals.sum() / units.sum())
+
+
+def value_interval(record: Record) -> Interval:
+    """The record's value with its interval: Wilson for accuracy, block bootstrap for the others.
+
+    Raises:
+        ValueError: if the record holds no items.
+    """
+    match record.items:
+        case Choices() as items:
+            return wilson(sum(items.correct), len(items))
+        case Perplexities() as items:
+            log = block_bootstrap(_mean, items.nats, items.units)
+            return Interval(estimate=math.exp(log.estimate), low=math.exp(log.low), high=math.exp(log.high))
+        case Divergences() as items:
+            return block_bootstrap(_mean, items.kl, np.ones(len(items)))
+    raise ValueError(f"{record.test} holds no items: {record.outcome}, {record.reason}")
+
+
+def verdict(loss: Interval, margin: float) -> Verdict:
+    """Where the interval of a loss (positive is worse) lies against the margin."""
+    if loss.high <= margin:
+        return "equivalent or better"
+    return "worse" if loss.low > margin else "undecided"
+
+
+def _items_to_decide(loss: Interval, margin: float, items: int) -> int | None:
+    """Items at which an interval that narrows as ``1 / sqrt(n)`` leaves the margin outside."""
+    distance = abs(margin - loss.estimate)
+    half = (loss.high - loss.low) / 2
+    if verdict(loss, margin) != "undecided" or distance == 0:
+        return None
+    return max(items + 1, math.ceil(items * (half / distance) ** 2))
+
+
+def paired_change(reference: Items, candidate: Items) -> Interval:
+    """Candidate minus reference on the same items: of accuracy, or of the mean in nats a unit.
+
+    Raises:
+        ValueError: if the items are of different kinds or numbers.
+    """
+    if type(reference) is not type(candidate) or len(reference) != len(candidate):
+        raise ValueError(
+            f"{len(reference)} {type(reference).__name__} cannot be paired with "
+            f"{len(candidate)} {type(candidate).__name__}; measure both on the same items"
+        )
+    match reference, candidate:
+        case Choices(), Choices():
+            lost, gained = flips(reference, candidate)
+            return paired_proportion_difference(lost, gained, len(reference))
+        case Perplexities(), Perplexities():
+            if reference.units != candidate.units:
+                raise ValueError("the items have different numbers of units; measure both with the same tokenizer")
+            difference = np.subtract(candidate.nats, reference.nats)
+            return block_bootstrap(_mean, difference, reference.units)
+    raise ValueError(f"{type(reference).__name__} has no paired comparison")
+
+
+def flips(reference: Choices, candidate: Choices) -> tuple[int, int]:
+    """Questions right before and wrong now, and wrong before and right now."""
+    pairs = list(zip(reference.correct, candidate.correct, strict=True))
+    return sum(r and not c for r, c in pairs), sum(c and not r for r, c in pairs)
+
+
+def compare(reference: Items, candidate: Items, better: Direction, margins: Margins) -> Comparison:
+    """The paired comparison of two sets of outcomes of the same items.
+
+    Raises:
+        ValueError: as :func:`paired_change`.
+    """
+    change = paired_change(reference, candidate)
+    lost = gained = 0
+    if isinstance(reference, Choices) and isinstance(candidate, Choices):
+        lost, gained = flips(reference, candidate)
+        p_value, margin = mcnemar(lost, gained), margins.accuracy
+    else:
+        assert isinstance(reference, Perplexities) and isinstance(candidate, Perplexities)
+        differences = np.subtract(candidate.nats, reference.nats)
+        p_value = 1.0 if not differences.any() else float(stats.ttest_1samp(differences, 0.0).pvalue)
+        margin = margins.log_perplexity
+    loss = change
+    if better == "higher":
+        loss = Interval(estimate=-change.estimate, low=-change.high, high=-change.low)
+    return Comparison(
+        change=change,
+        loss=loss,
+        p_value=p_value,
+        lost=lost,
+        gained=gained,
+        items=len(reference),
+        margin=margin,
+        verdict=verdict(loss, margin),
+        items_to_decide=_items_to_decide(loss, margin, len(reference)),
+    )
+
+
+def shared_ranks(items: Sequence[Items], better: Direction) -> list[int]:
+    """The rank of each candidate, 1 the best.
+
+    In the order of their estimates, a candidate shares the rank of the first of the running group if
+    the paired interval between the two covers zero; otherwise it opens a new group, whose rank is one
+    more than the number of candidates before it.  A shared rank says "not distinguishable from the
+    group's first on these items"; intervals are not corrected for the number of comparisons.
+    """
+    sign = 1 if better == "lower" else -1
+    order = sorted(range(len(items)), key=lambda i: sign * paired_change(items[0], items[i]).estimate)
+    ranks = [0] * len(items)
+    leader = -1
+    for position, index in enumerate(order):
+        if leader < 0 or not paired_change(items[leader], items[index]).covers_zero:
+            leader, rank = index, position + 1
+        ranks[index] = rank
+    return ranks
