@@ -11,8 +11,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-FACTOR = 128.0
-CHANNELS = 24
+FACTOR = 256.0
+CHANNELS = 128
 
 
 def _scale(norm: nn.Module, readers: list[nn.Linear], channels: torch.Tensor, factor: float) -> None:

@@ -1,0 +1,314 @@
+"""The pytest side: options, cells as parameters, the collector of records, the gate at the end.
+
+Loaded in every pytest run of the environment, so torch is imported only once a test asks for a cell.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+import msgspec
+import pytest
+from hypothesis import HealthCheck, settings
+from tqdm import tqdm
+
+from quantsuite.records import Record, RecordError, read_run, write_run
+
+if TYPE_CHECKING:
+    from quantsuite.gate import GateResult
+    from quantsuite.session import Cell, Session
+
+RECORD = "quantsuite_record"
+EXECUTION_NAMES = ("simulated", "real")
+BASELINES = Path("reports/baselines")
+
+settings.register_profile("ci", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("thorough", max_examples=2000, deadline=None)
+settings.load_profile("ci")
+
+
+def _names(text: str) -> list[str]:
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if not names:
+        raise argparse.ArgumentTypeError(f"{text!r} names nothing; give names separated by commas")
+    return names
+
+
+def _executions(text: str) -> list[str]:
+    names = _names(text)
+    if unknown := [name for name in names if name not in EXECUTION_NAMES]:
+        raise argparse.ArgumentTypeError(f"unknown execution {unknown[0]!r}; use {' or '.join(EXECUTION_NAMES)}")
+    return names
+
+
+def _limit(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"limit {text!r} is not a number of items; use 0 for all")
+    return int(text)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("quantsuite", "accuracy of quantized language models")
+    add = group.addoption
+    add("--model", default="tiny", help="hub id, checkpoint folder, tiny, or tiny-outliers (default: tiny)")
+    add("--scheme", type=_names, default=["all"], help="schemes, separated by commas (default: all, the catalogue)")
+    add(
+        "--execution",
+        type=_executions,
+        default=list(EXECUTION_NAMES),
+        help="simulated, real, or both (default: simulated,real)",
+    )
+    add("--task", type=_names, default=None, help="tasks, separated by commas, such as wikitext2/window2048,mmlu")
+    add("--limit", type=_limit, default=0, help="questions drawn, or first windows taken; 0 for all (default: 0)")
+    add("--seed", type=int, default=42, help="seed of the draw of questions (default: 42)")
+    add("--device", default="auto", help="as torch names it (default: cuda if there is one, else cpu)")
+    add("--dtype", choices=["bf16", "fp16", "fp32"], default="bf16", help="of the reference (default: bf16)")
+    add("--include-head", action="store_true", help="quantize the output head too")
+    add("--wikitext", default="Salesforce/wikitext", help="WikiText-2: hub id or folder of a local copy")
+    add("--mmlu", default="cais/mmlu", help="MMLU: hub id or folder of a local copy")
+    add("--output", type=Path, default=Path("reports/accuracy.json"), help="run file (default: reports/accuracy.json)")
+    add("--fresh", action="store_true", help="measure everything anew instead of reusing finished records")
+    add(
+        "--gate",
+        nargs="?",
+        const="worse",
+        choices=["worse", "strict"],
+        help="fail if a cell is worse than its baseline; strict: also if undecided. Put it last, or write --gate=worse",
+    )
+    add("--baseline", default=None, help="baseline run file, or bf16 (default: reports/baselines/<model>.json)")
+
+
+class Collector:
+    """Gathers records from test reports, on the controller under xdist, and writes them as they come."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._config = config
+        self._path: Path = config.getoption("output")
+        self.records: dict[tuple[str, str, str, str], Record] = {}
+        self.gate: GateResult | None = None
+        self.gate_error: str | None = None
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        found = [value for name, value in report.user_properties if name == RECORD]
+        if not found or report.when == "teardown" or (report.when == "setup" and report.passed):
+            return
+        record = msgspec.json.decode(found[-1], type=Record)
+        if record.items is None or not report.passed:
+            outcome = "unsupported" if record.outcome == "unsupported" else _outcome(report)
+            record = msgspec.structs.replace(record, outcome=outcome, reason=_reason(report, record))
+        self.records[record.cell] = record
+        write_run(self._path, self._with_earlier())
+
+    def _with_earlier(self) -> list[Record]:
+        """This run's records after those of an earlier run of the same model in the same environment."""
+        ours = next(iter(self.records.values()))
+        kept = [
+            record
+            for record in finished_records(self._config)
+            if record.cell not in self.records
+            and record.subject.model_sha256 == ours.subject.model_sha256
+            and record.environment == ours.environment
+        ]
+        return [*kept, *self.records.values()]
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        mode = self._config.getoption("gate")
+        if mode is None or self._config.getoption("collectonly"):
+            return
+        from quantsuite.gate import gate, gate_against_reference
+
+        records = list(self.records.values())
+        baseline = self._config.getoption("baseline")
+        try:
+            if baseline == "bf16":
+                self.gate = gate_against_reference(records, mode=mode)
+            else:
+                path = Path(baseline) if baseline else BASELINES / f"{Path(self._config.getoption('model')).name}.json"
+                self.gate = gate(records, read_run(path).records, mode=mode)
+        except RecordError as error:
+            self.gate_error = f"gate failed: {error}"
+        if self.gate is None or not self.gate.passed:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    def pytest_terminal_summary(self, terminalreporter: Any) -> None:
+        from rich.console import Console
+
+        from quantsuite.reporting import gate_summary, terminal_summary
+
+        console = Console(file=_TerminalFile(self._config), width=max(100, terminalreporter._tw.fullwidth))
+        if self.records:
+            console.print(terminal_summary(list(self.records.values())))
+            console.print(f"records: {self._path}\nreport:  python -m quantsuite report {self._path}", highlight=False)
+        if self.gate is not None:
+            console.print(gate_summary(self.gate))
+        if self.gate_error is not None:
+            console.print(self.gate_error, highlight=False)
+
+
+def _outcome(report: pytest.TestReport) -> Any:
+    if hasattr(report, "wasxfail"):
+        return "xfailed"
+    if report.skipped:
+        return "skipped"
+    return "error" if report.when == "setup" or report.passed else "failed"
+
+
+def _reason(report: pytest.TestReport, record: Record) -> str | None:
+    if record.outcome == "unsupported":
+        return record.reason
+    if isinstance(report.longrepr, tuple):
+        return report.longrepr[2].removeprefix("Skipped: ")
+    crash = getattr(report.longrepr, "reprcrash", None)
+    return crash.message if crash is not None else record.reason
+
+
+class _TerminalFile:
+    """What writes to the terminal also while pytest captures output."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._writer = config.get_terminal_writer()
+
+    def write(self, text: str) -> int:
+        self._writer.write(text, flush=True)
+        return len(text)
+
+    def flush(self) -> None:
+        self._writer.flush()
+
+    def isatty(self) -> bool:
+        return sys.__stdout__ is not None and sys.__stdout__.isatty()
+
+
+COLLECTOR = pytest.StashKey[Collector]()
+FINISHED = pytest.StashKey[list[Record]]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("model") and not hasattr(config, "workerinput"):
+        config.stash[COLLECTOR] = Collector(config)
+        config.pluginmanager.register(config.stash[COLLECTOR], "quantsuite.collector")
+
+
+def finished_records(config: pytest.Config) -> list[Record]:
+    """The records of the output file as the run began; none with ``--fresh``."""
+    if FINISHED not in config.stash:
+        path: Path = config.getoption("output")
+        reuse = path.exists() and not config.getoption("fresh")
+        config.stash[FINISHED] = read_run(path).records if reuse else []
+    return config.stash[FINISHED]
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    option = config.getoption
+    data = f"limit {option('limit') or 'none'}, seed {option('seed')}, output {option('output')}"
+    return f"quantsuite: model {option('model')}, device {option('device')}, dtype {option('dtype')}, {data}"
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    marker = metafunc.definition.get_closest_marker("cells")
+    if "cell" not in metafunc.fixturenames or marker is None:
+        return
+    from quantsuite.session import make_cells, parse_schemes
+    from quantsuite.tasks import default_tasks, select_tasks
+
+    option = metafunc.config.getoption
+    try:
+        names = option("task")
+        tasks = select_tasks(names) if names else default_tasks(option("model"))
+        pairs = parse_schemes(option("scheme"), option("execution"))
+    except ValueError as error:
+        raise pytest.UsageError(str(error)) from error
+    cells = make_cells([task for task in tasks if task.kind == marker.args[0]], pairs)
+    metafunc.parametrize("cell", [pytest.param(cell, id=str(cell)) for cell in cells], scope="session")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Cells scheme by scheme, so that a model is quantized once for all of its tasks.
+
+    Tests of a kind of which the run has no task are deselected.
+    """
+    labels = {id(item): _cell_label(item) for item in items}
+    empty = [item for item in items if labels[id(item)] == ""]
+    if empty:
+        config.hook.pytest_deselected(items=empty)
+    order = {label: place for place, label in enumerate(dict.fromkeys(labels.values()))}
+    cells = (item for item in items if labels[id(item)])
+    ordered = iter(sorted(cells, key=lambda item: order[labels[id(item)]]))
+    items[:] = [next(ordered) if labels[id(item)] else item for item in items if labels[id(item)] != ""]
+
+
+def _cell_label(item: pytest.Item) -> str | None:
+    """The label of a test's cell, empty if there is none to run, ``None`` if the test takes no cell."""
+    callspec = getattr(item, "callspec", None)
+    if callspec is None or "cell" not in callspec.params:
+        return None
+    return getattr(callspec.params["cell"], "label", "")
+
+
+@pytest.fixture(scope="session")
+def quantsuite_session(pytestconfig: pytest.Config) -> Iterator[Session]:
+    """The loaded model of the run and its data."""
+    from quantsuite.session import Session
+    from quantsuite.tasks import Sources
+
+    option = pytestconfig.getoption
+    bar = _progress_bar(_TerminalFile(pytestconfig))
+    session = Session(
+        option("model"),
+        device=option("device"),
+        dtype=option("dtype"),
+        sources=Sources(
+            wikitext=option("wikitext"), mmlu=option("mmlu"), limit=option("limit"), seed=option("seed")
+        ),
+        include_head=option("include_head"),
+        finished=finished_records(pytestconfig),
+        progress=bar,
+    )
+    yield session
+    session.close()
+
+
+def _progress_bar(file: TextIO | Any) -> Callable[[str, int, int], None]:
+    bars: dict[str, tqdm] = {}
+
+    def report(what: str, done: int, total: int) -> None:
+        if what not in bars:
+            bars[what] = tqdm(total=total, desc=what, file=file, leave=False, disable=not file.isatty())
+        bars[what].update(done - bars[what].n)
+        if done == total:
+            bars.pop(what).close()
+
+    return report
+
+
+@pytest.fixture
+def measured(cell: Cell, quantsuite_session: Session, request: pytest.FixtureRequest) -> Record:
+    """The record of the test's cell, attached to the test's report."""
+    from quantsuite.evaluate.data import MissingDataError
+    from quantsuite.linear import UnsupportedError
+
+    def attach(record: Record) -> Record:
+        request.node.user_properties.append((RECORD, msgspec.json.encode(record).decode()))
+        return record
+
+    test = request.node.nodeid
+    blank = attach(quantsuite_session.blank(cell, test))
+    try:
+        return attach(quantsuite_session.measure(cell, test))
+    except UnsupportedError as error:
+        attach(msgspec.structs.replace(blank, outcome="unsupported", reason=str(error)))
+        pytest.skip(f"not supported: {error}")
+    except MissingDataError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture
+def measured_so_far(request: pytest.FixtureRequest) -> list[Record]:
+    """The records that this run has collected until now (none of them in an xdist worker)."""
+    collector = request.config.stash.get(COLLECTOR, None)
+    return list(collector.records.values()) if collector else []

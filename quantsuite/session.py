@@ -1,0 +1,249 @@
+"""Cells of a run, measured one after the other on one loaded model."""
+
+from __future__ import annotations
+
+import copy
+import datetime
+import importlib.metadata
+import platform
+import time
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+
+from quantsuite.adapters.loading import LoadedModel, load_model
+from quantsuite.adapters.transformers import TransformersEngine
+from quantsuite.evaluate.data import DataError
+from quantsuite.linear import UnsupportedError, check_supported, quantized, weight_bytes
+from quantsuite.records import Environment, Record, SchemeLabel, Subject
+from quantsuite.scheme import CATALOGUE, EXECUTIONS, REFERENCE, Execution, Scheme, alias, parse_alias
+from quantsuite.tasks import Prepared, Sources, Task
+
+PACKAGES = ("quantsuite", "torch", "transformers", "datasets", "tokenizers", "numpy", "scipy")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """A task under a scheme; the reference has no execution."""
+
+    task: Task
+    scheme: Scheme
+    execution: Execution | None
+
+    @property
+    def label(self) -> str:
+        return str(self.scheme) if self.execution is None else f"{self.scheme}-{self.execution}"
+
+    def __str__(self) -> str:
+        return f"{self.task.name}-{self.label}"
+
+
+def parse_schemes(
+    names: Iterable[str], executions: Sequence[Execution]
+) -> list[tuple[Scheme, Execution | None]]:
+    """Schemes with their executions, the reference first whether it is named or not.
+
+    A course report's name that ends in ``_Fake`` or ``_Real`` brings its own execution; ``all``
+    stands for the catalogue.
+
+    Raises:
+        ValueError: if a name is no scheme.
+    """
+    pairs: dict[tuple[Scheme, Execution | None], None] = {(REFERENCE, None): None}
+    for name in names:
+        own = parse_alias(name)
+        for scheme in CATALOGUE if name == "all" else (Scheme.parse(name),):
+            if scheme.is_reference:
+                continue
+            for execution in (own[1],) if own and own[1] else executions:
+                pairs[scheme, execution] = None
+    return list(pairs)
+
+
+def make_cells(tasks: Sequence[Task], pairs: Iterable[tuple[Scheme, Execution | None]]) -> list[Cell]:
+    """Every task under every scheme, scheme by scheme."""
+    return [Cell(task=task, scheme=scheme, execution=execution) for scheme, execution in pairs for task in tasks]
+
+
+def label_scheme(scheme: Scheme, execution: Execution | None) -> SchemeLabel:
+    """A scheme as records carry it."""
+    weight = scheme.weight
+    return SchemeLabel(
+        name=str(scheme),
+        format=None if weight is None else weight.format.name,
+        granularity=None if weight is None else str(weight.granularity),
+        alias=alias(scheme, execution),
+    )
+
+
+def _versions() -> dict[str, str]:
+    versions = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def resolve_device(device: str) -> str:
+    """``auto`` is the accelerator if there is one, else the CPU; a named device is taken at its word.
+
+    Raises:
+        ValueError: if a named device is not there.
+    """
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"device {device!r} is not usable: {str(error).splitlines()[0]}; use --device cpu") from error
+    return device
+
+
+def describe_environment(device: str, dtype: str) -> Environment:
+    """The environment of a record made on a device."""
+    on_gpu = device.startswith("cuda")
+    processor = platform.processor() or platform.machine()
+    return Environment(
+        device=torch.cuda.get_device_name(device) if on_gpu else device,
+        dtype=dtype,
+        versions=_versions(),
+        hardware=torch.cuda.get_device_name(device) if on_gpu else f"{processor}, {torch.backends.cpu.get_cpu_capability()}",
+        threads=torch.get_num_threads(),
+    )
+
+
+class Session:
+    """Loads a model once and measures cells on it.
+
+    Args:
+        model: as :func:`~quantsuite.adapters.loading.load_model` takes it.
+        device: as torch names it, or ``auto``.
+        dtype: of the reference: ``bf16``, ``fp16`` or ``fp32``.
+        sources: the data.
+        include_head: quantize the output head too.
+        finished: records of an earlier run, reused where nothing that they depend on has changed.
+        progress: called with what is measured, how much is done and how much there is.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        *,
+        device: str = "auto",
+        dtype: str = "bf16",
+        sources: Sources,
+        include_head: bool = False,
+        finished: Sequence[Record] = (),
+        progress: Callable[[str, int, int], None] = lambda what, done, total: None,
+    ) -> None:
+        self._name, self._device, self._dtype, self._sources = model, resolve_device(device), dtype, sources
+        self._include_head, self._progress = include_head, progress
+        self._finished = {record.cell: record for record in finished if record.measured}
+        self._prepared: dict[str, Prepared] = {}
+        self._current: tuple[Scheme, Execution | None] = (REFERENCE, None)
+        self._stack = ExitStack()
+
+    @cached_property
+    def loaded(self) -> LoadedModel:
+        return load_model(self._name, device=self._device, dtype=self._dtype)
+
+    @cached_property
+    def _environment(self) -> Environment:
+        return describe_environment(self._device, self._dtype)
+
+    @cached_property
+    def _engine(self) -> TransformersEngine:
+        return TransformersEngine(self.loaded.model)
+
+    @cached_property
+    def _reference_engine(self) -> TransformersEngine:
+        """The untouched model beside the one whose layers are exchanged; weights are shared."""
+        memo = {id(tensor): tensor for tensor in (*self.loaded.model.parameters(), *self.loaded.model.buffers())}
+        return TransformersEngine(copy.deepcopy(self.loaded.model, memo))
+
+    def close(self) -> None:
+        """Undo the quantization that is in place."""
+        self._stack.close()
+        self._current = (REFERENCE, None)
+
+    def _select(self, scheme: Scheme, execution: Execution | None) -> None:
+        if self._current != (scheme, execution):
+            self.close()
+            assert execution is not None or scheme.is_reference
+            self._stack.enter_context(
+                quantized(self.loaded.model, scheme, execution or EXECUTIONS[0], include_head=self._include_head)
+            )
+            self._current = (scheme, execution)
+
+    def blank(self, cell: Cell, test: str) -> Record:
+        """The record of a cell that was not measured."""
+        loaded = self.__dict__.get("loaded")
+        return Record(
+            test=test,
+            outcome="error",
+            metric=cell.task.metric,
+            subject=Subject(
+                model=self._name,
+                model_sha256=loaded.sha256 if loaded else "",
+                engine=TransformersEngine.name + ("+head" if self._include_head else ""),
+                scheme=label_scheme(cell.scheme, cell.execution),
+                execution=cell.execution,
+            ),
+            environment=self._environment,
+            reason="not measured",
+            created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        )
+
+    def _prepare(self, task: Task) -> Prepared:
+        if task.name not in self._prepared:
+            length = self._engine.max_length or 2048
+            self._prepared[task.name] = task.prepare(self.loaded.tokenizer, self._sources, length)
+        return self._prepared[task.name]
+
+    def measure(self, cell: Cell, test: str) -> Record:
+        """The record of a cell: an earlier one if it is still valid, else a new one.
+
+        Raises:
+            MissingDataError: if the data is not to be had.
+            UnsupportedError: if the scheme cannot run so on this device, or the model's context is too short.
+            CheckpointError: if the model cannot be loaded.
+        """
+        if cell.execution is not None:
+            check_supported(cell.scheme, cell.execution, self._device)
+        _ = self.loaded
+        prepared = self._prepare(cell.task)
+        record = self.blank(cell, test)
+        earlier = self._finished.get(record.cell)
+        wanted = {**record.conditions, "dataset": prepared.dataset}
+        if (
+            earlier is not None
+            and earlier.conditions == wanted
+            and earlier.subject.model_sha256 == record.subject.model_sha256
+        ):
+            return earlier
+        self._select(cell.scheme, cell.execution)
+        begin = time.perf_counter()
+        reference = self._reference_engine if cell.task.kind == "drift" else None
+        try:
+            result = prepared.measure(
+                self._engine, reference, lambda done, total: self._progress(str(cell), done, total)
+            )
+        except DataError as error:
+            raise UnsupportedError(f"{self._name} with {cell.task.name}: {error}") from error
+        fields = {name: getattr(record, name) for name in ("metric", "subject", "environment", "created")}
+        return Record(
+            test=test,
+            outcome="passed",
+            dataset=prepared.dataset,
+            value=result.value,
+            details=result.details,
+            items=result.items,
+            seconds=time.perf_counter() - begin,
+            weight_bytes=weight_bytes(self.loaded.model),
+            **fields,
+        )

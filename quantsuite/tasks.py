@@ -1,0 +1,243 @@
+"""Tasks: a recipe on a dataset, by name; what ``--task`` chooses from."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import msgspec
+from transformers import PreTrainedTokenizerBase
+
+from quantsuite.engine import Engine
+from quantsuite.evaluate import data, multiple_choice, windows
+from quantsuite.evaluate.drift import drift
+from quantsuite.evaluate.perplexity import LN2, score_text
+from quantsuite.evaluate.windows import TextItem
+from quantsuite.records import Choices, Dataset, Items, Metric, Perplexities
+from quantsuite.tiny import EMBEDDED
+
+Kind = Literal["perplexity", "choices", "drift"]
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sources:
+    """Where data comes from and how much of it is used.
+
+    Args:
+        wikitext: hub id or folder of WikiText-2.
+        mmlu: hub id or folder of MMLU.
+        limit: questions drawn, or first windows or documents taken; 0 for all.
+        seed: of the draw of questions.
+    """
+
+    wikitext: str = data.WIKITEXT_HUB
+    mmlu: str = data.MMLU_HUB
+    limit: int = 0
+    seed: int = 42
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measurement:
+    """What a task yields: the metric's value, further numbers, and the outcome of every item."""
+
+    value: float
+    details: dict[str, float]
+    items: Items
+
+
+Text = Callable[[PreTrainedTokenizerBase, Sources, int], list[TextItem]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """A task with its data loaded: what identifies the items, and the measurement."""
+
+    dataset: Dataset
+    measure: Callable[[Engine, Engine | None, Progress], Measurement]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """A named recipe on a dataset.
+
+    Args:
+        metric: its name is the task's.
+        kind: which items it yields.
+        prepare: loads the data for a tokenizer and a context length.
+    """
+
+    metric: Metric
+    kind: Kind
+    prepare: Callable[[PreTrainedTokenizerBase, Sources, int], Prepared]
+
+    @property
+    def name(self) -> str:
+        return self.metric.name
+
+
+def _identify(name: str, items: Sequence[object], sources: Sources) -> Dataset:
+    digest = hashlib.sha256(msgspec.json.encode(items)).hexdigest()
+    return Dataset(name=name, sha256=digest, items=len(items), limit=sources.limit, seed=sources.seed)
+
+
+def _limited(items: list[TextItem], limit: int) -> list[TextItem]:
+    return items[:limit] if limit else items
+
+
+def _text_details(result: Perplexities, documents: Sequence[str] | None) -> dict[str, float]:
+    details = {"tokens": float(sum(result.tokens)), "items": float(len(result))}
+    if documents is not None:
+        size = sum(len(text.encode()) for text in documents)
+        details["bits_per_byte"] = sum(result.nats) / size / LN2
+        details["byte_perplexity"] = math.exp(sum(result.nats) / size)
+        if result.floor_nats is not None:
+            details["floor_bits_per_byte"] = sum(result.floor_nats) / size / LN2
+    return details
+
+
+def _prepare_text(name: str, items: list[TextItem], sources: Sources, documents: Sequence[str] | None) -> Prepared:
+    items = _limited(items, sources.limit)
+
+    def measure(engine: Engine, reference: Engine | None, progress: Progress) -> Measurement:
+        total = sum(len(item.windows) for item in items)
+        result = score_text(engine, items, progress=lambda done: progress(done, total))
+        value = math.exp(sum(result.nats) / sum(result.units))
+        return Measurement(value=value, details=_text_details(result, documents), items=result)
+
+    return Prepared(dataset=_identify(name, items, sources), measure=measure)
+
+
+def _perplexity_task(name: str, recipe: Callable[[PreTrainedTokenizerBase, Sequence[str]], list[TextItem]]) -> Task:
+    def prepare(tokenizer: PreTrainedTokenizerBase, sources: Sources, max_length: int) -> Prepared:
+        return _prepare_text("wikitext2", recipe(tokenizer, data.wikitext_rows(sources.wikitext)), sources, None)
+
+    return Task(
+        metric=Metric(name=f"wikitext2/{name}", version=1, unit="perplexity", better="lower"),
+        kind="perplexity",
+        prepare=prepare,
+    )
+
+
+def _wikitext_documents(tokenizer: PreTrainedTokenizerBase, sources: Sources, max_length: int) -> Prepared:
+    pages = data.pages(data.wikitext_rows(sources.wikitext))
+    items = windows.document_items(
+        tokenizer,
+        pages,
+        max_length=max_length,
+        clean=windows.detokenize,
+        units=lambda text, tokens: windows.count_words(text),
+    )
+    return _prepare_text("wikitext2", items, sources, [page.text for page in pages[: sources.limit or None]])
+
+
+def _world_items(tokenizer: PreTrainedTokenizerBase, max_length: int) -> list[TextItem]:
+    return windows.document_items(
+        tokenizer, data.world_documents(), max_length=max_length, units=lambda text, tokens: tokens
+    )
+
+
+def _world_documents(tokenizer: PreTrainedTokenizerBase, sources: Sources, max_length: int) -> Prepared:
+    documents = data.world_documents()[: sources.limit or None]
+    return _prepare_text("world", _world_items(tokenizer, max_length), sources, [d.text for d in documents])
+
+
+def _world_drift(tokenizer: PreTrainedTokenizerBase, sources: Sources, max_length: int) -> Prepared:
+    return _prepare_drift("world", _limited(_world_items(tokenizer, max_length), sources.limit), sources)
+
+
+def _wikitext_drift(tokenizer: PreTrainedTokenizerBase, sources: Sources, max_length: int) -> Prepared:
+    items = windows.chunk512(tokenizer, data.wikitext_rows(sources.wikitext))
+    return _prepare_drift("wikitext2", _limited(items, sources.limit), sources)
+
+
+def _prepare_drift(name: str, items: list[TextItem], sources: Sources) -> Prepared:
+    def measure(engine: Engine, reference: Engine | None, progress: Progress) -> Measurement:
+        assert reference is not None
+        total = sum(len(item.windows) for item in items)
+        result = drift(reference, engine, items, progress=lambda done: progress(done, total))
+        ordered = sorted(result.kl)
+        details = {
+            "median_kl": ordered[len(ordered) // 2],
+            "p99_kl": ordered[int(0.99 * (len(ordered) - 1))],
+            "max_kl": ordered[-1],
+            "same_top_rate": sum(result.same_top) / len(result),
+            "mean_delta_p": sum(result.delta_p) / len(result),
+        }
+        return Measurement(value=sum(result.kl) / len(result), details=details, items=result)
+
+    return Prepared(dataset=_identify(name, items, sources), measure=measure)
+
+
+def _choices_task(
+    name: str, examination: Callable[[Sources], data.Examination], method: Callable[..., Choices]
+) -> Task:
+    def prepare(tokenizer: PreTrainedTokenizerBase, sources: Sources, max_length: int) -> Prepared:
+        drawn = examination(sources).draw(sources.limit, sources.seed)
+
+        def measure(engine: Engine, reference: Engine | None, progress: Progress) -> Measurement:
+            total = len(drawn.questions)
+            result = method(engine, tokenizer, drawn, progress=lambda done: progress(done, total))
+            unparsed = float(result.predicted.count(multiple_choice.UNPARSED))
+            details = {"unparsed": unparsed, "ties": float(multiple_choice.count_ties(result))}
+            return Measurement(value=sum(result.correct) / len(result), details=details, items=result)
+
+        items = [multiple_choice.prompts(drawn, q.subject, [q])[0] + f" {q.answer}" for q in drawn.questions]
+        return Prepared(dataset=_identify(drawn.name, items, sources), measure=measure)
+
+    metric = Metric(name=f"{name}/{method.__name__}", version=1, unit="accuracy", better="higher")
+    return Task(metric=metric, kind="choices", prepare=prepare)
+
+
+def _document_task(name: str, kind: Kind, unit: str, prepare: Text | Callable[..., Prepared]) -> Task:
+    return Task(metric=Metric(name=name, version=1, unit=unit, better="lower"), kind=kind, prepare=prepare)
+
+
+_ALL = (
+    _document_task("world/document", "perplexity", "perplexity", _world_documents),
+    *(
+        _choices_task("world-mmlu", lambda sources: data.world_examination(), method)
+        for method in (multiple_choice.direct, multiple_choice.generate)
+    ),
+    _document_task("world/drift", "drift", "nats", _world_drift),
+    *(
+        _perplexity_task(recipe.__name__, recipe)
+        for recipe in (windows.window2048, windows.chunk512, windows.head100)
+    ),
+    _document_task("wikitext2/document", "perplexity", "word perplexity", _wikitext_documents),
+    *(
+        _choices_task("mmlu", lambda sources: data.mmlu(sources.mmlu), method)
+        for method in (multiple_choice.direct, multiple_choice.generate)
+    ),
+    _document_task("wikitext2/drift", "drift", "nats", _wikitext_drift),
+)
+
+TASKS: dict[str, Task] = {task.name: task for task in _ALL}
+
+
+def select_tasks(names: Iterable[str]) -> list[Task]:
+    """Tasks by name, or by the part before the slash: ``mmlu`` is ``mmlu/direct`` and ``mmlu/generate``.
+
+    Raises:
+        ValueError: if a name is none of these.
+    """
+    chosen: dict[str, Task] = {}
+    for name in names:
+        matching = [task for task in TASKS.values() if name in (task.name, task.name.split("/")[0])]
+        if not matching:
+            close = difflib.get_close_matches(name, TASKS, n=1)
+            hint = f"did you mean {close[0]!r}? " if close else ""
+            raise ValueError(f"unknown task {name!r}; {hint}known: {', '.join(TASKS)}")
+        chosen |= {task.name: task for task in matching}
+    return list(chosen.values())
+
+
+def default_tasks(model: str) -> list[Task]:
+    """The embedded model's own texts and questions, or WikiText-2 and MMLU for any other model."""
+    if model in EMBEDDED:
+        return select_tasks(["world/document", "world-mmlu"])
+    return select_tasks(["wikitext2/window2048", "mmlu"])
