@@ -136,6 +136,8 @@ class Collector:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
+        if not self.records and self.gate is None and self.gate_error is None:
+            return
         from rich.console import Console
 
         from quantsuite.reporting import gate_summary, terminal_summary

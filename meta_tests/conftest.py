@@ -1,0 +1,31 @@
+"""Checkpoints on disk and models in memory for tests of the suite itself."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from meta_tests.checkpoints import PECULIAR, PLAIN, build_model, save_checkpoint
+from transformers import PreTrainedModel
+
+
+@pytest.fixture(scope="session", params=PLAIN)
+def checkpoint(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a sharded random checkpoint, one architecture after the other."""
+    return save_checkpoint(tmp_path_factory.mktemp("checkpoints") / request.param, PLAIN[request.param])
+
+
+@pytest.fixture(scope="session")
+def pristine_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_checkpoint(tmp_path_factory.mktemp("checkpoints") / "pristine", PLAIN["qwen3-untied"])
+
+
+@pytest.fixture
+def damageable(pristine_folder: Path, tmp_path: Path) -> Path:
+    """A copy of a sharded checkpoint that a test may damage."""
+    return shutil.copytree(pristine_folder, tmp_path / "checkpoint")
+
+
+@pytest.fixture(scope="session", params=[*PLAIN, *PECULIAR])
+def model(request: pytest.FixtureRequest) -> PreTrainedModel:
+    """A random float32 model, one architecture after the other."""
+    return build_model((PLAIN | PECULIAR)[request.param])

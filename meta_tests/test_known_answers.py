@@ -1,0 +1,268 @@
+"""Evaluators against sources whose answers are known without them."""
+
+from __future__ import annotations
+
+import math
+import random
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import pytest
+import torch
+
+from quantsuite.engine import Scores
+from quantsuite.evaluate import multiple_choice, windows
+from quantsuite.evaluate.data import Document, Examination
+from quantsuite.evaluate.drift import drift
+from quantsuite.evaluate.perplexity import score_text
+from quantsuite.records import Choices
+from quantsuite.statistics import flips
+from quantsuite.tiny.world import Question
+
+
+class WordTokenizer:
+    """``w17`` is token 17; every other word, and the start token, has a place after the words'."""
+
+    bos_token_id = None
+
+    def __init__(self, words: int) -> None:
+        self.words = words
+        self.eos_token_id = words
+        self._others: dict[str, int] = {}
+
+    def _id(self, word: str) -> int:
+        if word[:1] == "w" and word[1:].isdecimal():
+            return int(word[1:])
+        return self._others.setdefault(word, self.words + 1 + len(self._others))
+
+    def __call__(self, text: str, **options: object) -> dict[str, list[int]]:
+        return {"input_ids": [self._id(word) for word in text.split()]}
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        names = {number: word for word, number in self._others.items()}
+        return " ".join(names.get(token, f"w{token}") for token in tokens)
+
+
+@dataclass
+class Chain:
+    """An analytic source: the distribution of a token is a row chosen by the token before it."""
+
+    log_transition: torch.Tensor
+    name: str = "chain"
+    max_length: int | None = None
+
+    def score(self, sequences: Sequence[Sequence[int]], first: Sequence[int]) -> Iterator[Scores]:
+        for index, (sequence, start) in enumerate(zip(sequences, first, strict=True)):
+            rows = self.log_transition[list(sequence[start - 1 : -1])]
+            yield Scores(sequence=index, start=start, log_probs=rows)
+
+
+def markov(states: int, successors: int) -> tuple[Chain, Callable[[int, int], list[int]]]:
+    """A chain with equally likely successors, whose perplexity is their number, and its sampler."""
+    log_transition = torch.full((states + 1, states + 1), -torch.inf)
+    following = {
+        state: [(7 * state + 3 * i + 1) % states for i in range(successors)] for state in range(states + 1)
+    }
+    for state, nexts in following.items():
+        log_transition[state, nexts] = -math.log(successors)
+
+    def sample(length: int, seed: int) -> list[int]:
+        rng, path = random.Random(seed), [states]
+        while len(path) <= length:
+            path.append(rng.choice(following[path[-1]]))
+        return path[1:]
+
+    return Chain(log_transition), sample
+
+
+def as_words(tokens: Sequence[int]) -> str:
+    return " ".join(f"w{token}" for token in tokens)
+
+
+WINDOW_RECIPES = [windows.window2048, windows.chunk512, windows.head100]
+
+
+@pytest.mark.parametrize("recipe", WINDOW_RECIPES, ids=lambda recipe: recipe.__name__)
+def test_perplexity_of_a_markov_chain_is_its_number_of_successors(recipe) -> None:
+    chain, sample = markov(states=50, successors=8)
+    rows = [as_words(sample(5000, seed=1))]
+    result = score_text(chain, recipe(WordTokenizer(50), rows))
+    assert math.exp(sum(result.nats) / sum(result.units)) == pytest.approx(8, rel=1e-6)
+
+
+@pytest.mark.parametrize("length", [1, 63, 64, 65, 200])
+def test_document_recipe_scores_every_token_once_at_every_length(length: int) -> None:
+    chain, sample = markov(states=50, successors=8)
+    text = as_words(sample(length, seed=2))
+    items = windows.document_items(
+        WordTokenizer(50), [Document(text=text)], max_length=64, units=lambda text, n: windows.count_words(text)
+    )
+    result = score_text(chain, items)
+    assert result.tokens == [length]
+    assert sum(result.nats) == pytest.approx(length * math.log(8), rel=1e-6)
+
+
+def test_uniform_model_has_the_vocabulary_as_perplexity_and_no_bf16_grid() -> None:
+    """30,001 lies between 29,952 and 30,080 on the bf16 grid: averaging in bf16 could not return it."""
+    size = 30_001
+    chain = Chain(torch.full((1, size), -math.log(size)).expand(size + 1, size))
+    tokens = [random.Random(3).randrange(size) for _ in range(3000)]
+    result = score_text(chain, windows.window2048(WordTokenizer(size), [as_words(tokens)]))
+    assert math.exp(sum(result.nats) / sum(result.units)) == pytest.approx(size, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "scored"),
+    [
+        (windows.window2048, lambda ids: [*ids[1:2048], *ids[2049:4096]]),
+        (windows.chunk512, lambda ids: [t for b in range(0, len(ids) - 511, 512) for t in ids[b + 257 : b + 512]]),
+        (windows.head100, lambda ids: ids[1:]),
+    ],
+    ids=["window2048", "chunk512", "head100"],
+)
+def test_recipe_scores_exactly_its_targets(recipe, scored) -> None:
+    """Tokens of different cost tell which of them were counted."""
+    size = 40
+    unigram = torch.log_softmax(torch.randn(size, generator=torch.Generator().manual_seed(4)), 0)
+    chain = Chain(unigram.expand(size + 1, size))
+    ids = [random.Random(5).randrange(size) for _ in range(5000)]
+    result = score_text(chain, recipe(WordTokenizer(size), [as_words(ids)]))
+    expected = [-float(unigram[token]) for token in scored(ids)]
+    assert sum(result.tokens) == len(expected)
+    assert sum(result.nats) == pytest.approx(math.fsum(expected), rel=1e-6)
+
+
+def test_head100_skips_empty_rows_and_stops_at_a_hundred() -> None:
+    rows = ["w1 w2 w3", "", " \n"] * 60
+    assert len(windows.head100(WordTokenizer(9), rows)) == 34
+
+
+def test_an_engine_that_leaves_targets_out_is_refused() -> None:
+    @dataclass
+    class Forgetful(Chain):
+        def score(self, sequences, first):
+            yield from list(super().score(sequences, first))[:-1]
+
+    chain, sample = markov(states=50, successors=8)
+    items = windows.chunk512(WordTokenizer(50), [as_words(sample(2000, seed=6))])
+    with pytest.raises(ValueError, match="unscored"):
+        score_text(Forgetful(chain.log_transition), items)
+
+
+def test_nan_in_log_probabilities_is_an_error_and_never_a_perplexity() -> None:
+    items = windows.head100(WordTokenizer(3), ["w0 w1 w2"])
+    with pytest.raises(ValueError, match="NaN or infinite"):
+        score_text(Chain(torch.full((4, 4), torch.nan)), items)
+
+
+QUESTIONS = 40
+LETTERS = multiple_choice.LETTERS
+
+
+def examination() -> Examination:
+    """Two subjects; the number in a question's text identifies it."""
+    questions = tuple(
+        Question(
+            subject=f"subject_{i % 2}", question=f"w{i}", choices=tuple(f"c{i}{c}" for c in LETTERS), answer=i % 4
+        )
+        for i in sorted(range(QUESTIONS), key=lambda i: i % 2)
+    )
+    examples = {
+        f"subject_{s}": (Question(subject=f"subject_{s}", question="w99", choices=tuple(LETTERS), answer=0),)
+        for s in range(2)
+    }
+    return Examination(name="oracle", examples=examples, questions=questions)
+
+
+@dataclass
+class Oracle:
+    """Answers the question that stands last in a prompt with planted likelihoods of the letters."""
+
+    tokenizer: WordTokenizer
+    planted: dict[int, list[float]]
+    written: dict[int, str] = field(default_factory=dict)
+    name: str = "oracle"
+    max_length: int | None = None
+
+    def _question(self, tokens: Sequence[int]) -> int:
+        return [token for token in tokens if token < QUESTIONS][-1]
+
+    def score(self, sequences: Sequence[Sequence[int]], first: Sequence[int]) -> Iterator[Scores]:
+        letters = [self.tokenizer(letter)["input_ids"][0] for letter in LETTERS]
+        for index, (sequence, start) in enumerate(zip(sequences, first, strict=True)):
+            log_probs = torch.full((1, 2000), -50.0)
+            log_probs[0, letters] = torch.tensor(self.planted[self._question(sequence[:start])])
+            yield Scores(sequence=index, start=start, log_probs=log_probs)
+
+    def generate(self, sequences, *, max_new_tokens, stop) -> list[list[int]]:
+        return [self.tokenizer(self.written[self._question(sequence)])["input_ids"] for sequence in sequences]
+
+
+def likelihoods(chosen: int) -> list[float]:
+    return [-0.25 if letter == chosen else -2.0 - letter for letter in range(4)]
+
+
+def test_direct_accuracy_and_likelihoods_are_the_planted_ones() -> None:
+    planted = {i: likelihoods(i % 4 if i % 5 else (i + 1) % 4) for i in range(QUESTIONS)}
+    result = multiple_choice.direct(Oracle(tokenizer := WordTokenizer(100), planted), tokenizer, examination())
+    assert sum(result.correct) == QUESTIONS - QUESTIONS // 5
+    numbers = [int(q.question[1:]) for q in examination().questions]
+    assert result.log_likelihoods == [pytest.approx(planted[i]) for i in numbers]
+
+
+def test_ties_go_to_the_first_letter_and_are_counted() -> None:
+    planted = {i: [-1.0, -1.0, -2.0, -3.0] for i in range(QUESTIONS)}
+    result = multiple_choice.direct(Oracle(tokenizer := WordTokenizer(100), planted), tokenizer, examination())
+    assert set(result.predicted) == {0}
+    assert multiple_choice.count_ties(result) == QUESTIONS
+
+
+def test_generated_answers_are_read_by_their_first_letter_and_others_are_unparsed() -> None:
+    written = {i: ["A", "b is right", "Zebra", "D)"][i % 4] for i in range(QUESTIONS)}
+    oracle = Oracle(tokenizer := WordTokenizer(100), {}, written)
+    result = multiple_choice.generate(oracle, tokenizer, examination())
+    assert result.predicted.count(multiple_choice.UNPARSED) == QUESTIONS // 4
+    assert sum(result.correct) == 3 * QUESTIONS // 4
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"), [(" A", 0), ("\nd", 3), ("", -1), ("  ", -1), ("Answer: B", 0), ("E", -1), ("1", -1)]
+)
+def test_parse_answer(text: str, answer: int) -> None:
+    assert multiple_choice.parse_answer(text) == answer
+
+
+def test_planted_flips_are_counted_in_both_directions() -> None:
+    before = Choices(group=["s"] * 6, answer=[0] * 6, predicted=[0, 0, 0, 1, 1, 2])
+    after = Choices(group=["s"] * 6, answer=[0] * 6, predicted=[0, 1, 1, 0, 2, 2])
+    assert flips(before, after) == (2, 1)
+
+
+def test_drift_between_two_known_sources_is_their_divergence() -> None:
+    p, q = torch.tensor([0.5, 0.25, 0.25]), torch.tensor([0.25, 0.5, 0.25])
+    items = windows.head100(WordTokenizer(2), ["w0 w1 w0 w1 w0"])
+    result = drift(Chain(p.log().expand(3, 3)), Chain(q.log().expand(3, 3)), items)
+    assert result.kl == [pytest.approx(0.25 * math.log(2))] * 4
+    assert result.delta_p == pytest.approx([0.25, -0.25, 0.25, -0.25])
+    assert not any(result.same_top)
+
+
+def test_a_large_vocabulary_needs_no_gigabyte_of_logits() -> None:
+    """2,048 tokens of a 151,936-entry vocabulary are 1.24 GB of float32 logits; a process's peak tells."""
+    code = """
+import resource, torch
+from transformers import Qwen3Config, Qwen3ForCausalLM
+from quantsuite.adapters.transformers import TransformersEngine
+config = Qwen3Config(vocab_size=151_936, hidden_size=64, intermediate_size=64, num_hidden_layers=1,
+                     num_attention_heads=2, num_key_value_heads=1, head_dim=32, tie_word_embeddings=True)
+engine = TransformersEngine(Qwen3ForCausalLM(config).to(torch.bfloat16).eval())
+def score(length):
+    for scores in engine.score([list(range(length))], [1]):
+        scores.log_probs.sum()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+print(-score(130) + score(2048))
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert int(result.stdout.split()[-1]) < 2**29
