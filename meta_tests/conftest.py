@@ -4,8 +4,9 @@ import shutil
 from pathlib import Path
 
 import pytest
-from meta_tests.checkpoints import PECULIAR, PLAIN, build_model, save_checkpoint
 from transformers import PreTrainedModel
+
+from meta_tests.checkpoints import PECULIAR, PLAIN, build_model, save_checkpoint
 
 
 @pytest.fixture(scope="session", params=PLAIN)

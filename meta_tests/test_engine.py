@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import pytest
 import torch
-from meta_tests.checkpoints import CONTEXT, PLAIN, VOCABULARY, build_model
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from meta_tests.checkpoints import CONTEXT, PLAIN, VOCABULARY, build_model
 from quantsuite.adapters.transformers import SHARED_MINIMUM, TransformersEngine
 
 LENGTHS = (5, 33, 9, 17, 33, 2)

@@ -62,9 +62,7 @@ class Chain:
 def markov(states: int, successors: int) -> tuple[Chain, Callable[[int, int], list[int]]]:
     """A chain with equally likely successors, whose perplexity is their number, and its sampler."""
     log_transition = torch.full((states + 1, states + 1), -torch.inf)
-    following = {
-        state: [(7 * state + 3 * i + 1) % states for i in range(successors)] for state in range(states + 1)
-    }
+    following = {state: [(7 * state + 3 * i + 1) % states for i in range(successors)] for state in range(states + 1)}
     for state, nexts in following.items():
         log_transition[state, nexts] = -math.log(successors)
 
@@ -164,9 +162,7 @@ LETTERS = multiple_choice.LETTERS
 def examination() -> Examination:
     """Two subjects; the number in a question's text identifies it."""
     questions = tuple(
-        Question(
-            subject=f"subject_{i % 2}", question=f"w{i}", choices=tuple(f"c{i}{c}" for c in LETTERS), answer=i % 4
-        )
+        Question(subject=f"subject_{i % 2}", question=f"w{i}", choices=tuple(f"c{i}{c}" for c in LETTERS), answer=i % 4)
         for i in sorted(range(QUESTIONS), key=lambda i: i % 2)
     )
     examples = {

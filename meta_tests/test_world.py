@@ -13,8 +13,8 @@ import pytest
 
 from quantsuite.adapters.loading import load_model
 from quantsuite.records import Choices, Perplexities
-from quantsuite.session import Cell, Session
 from quantsuite.scheme import Scheme
+from quantsuite.session import Cell, Session
 from quantsuite.tasks import TASKS, Sources
 from quantsuite.tiny import embedded_folder, world
 from quantsuite.tiny.outliers import inject_outliers

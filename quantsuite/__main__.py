@@ -20,7 +20,9 @@ def _parser() -> argparse.ArgumentParser:
     report = commands.add_parser("report", help="write report.md and report.html")
     report.add_argument("--output", type=Path, default=Path("reports"), help="folder (default: reports)")
     check = commands.add_parser("gate", help="compare a run with baselines; exit 1 unless it passes")
-    check.add_argument("--baseline", required=True, help="run file of reviewed records, or bf16: the run's own reference")
+    check.add_argument(
+        "--baseline", required=True, help="run file of reviewed records, or bf16: the run's own reference"
+    )
     check.add_argument("--mode", choices=MODES, default="worse", help="strict also fails on undecided cells")
     for command in (report, check):
         command.add_argument("runs", type=Path, nargs="+", help="run files")

@@ -264,9 +264,7 @@ def quantsuite_session(pytestconfig: pytest.Config) -> Iterator[Session]:
         option("model"),
         device=option("device"),
         dtype=option("dtype"),
-        sources=Sources(
-            wikitext=option("wikitext"), mmlu=option("mmlu"), limit=option("limit"), seed=option("seed")
-        ),
+        sources=Sources(wikitext=option("wikitext"), mmlu=option("mmlu"), limit=option("limit"), seed=option("seed")),
         include_head=option("include_head"),
         finished=finished_records(pytestconfig),
         progress=bar,

@@ -23,7 +23,10 @@ class MultipleChoice(Protocol):
 
 def mmlu_question(item: MultipleChoice) -> str:
     """The question with its lettered choices, ending in ``Answer:`` with no space."""
-    lines = [item.question.strip(), *(f"{letter}. {choice}" for letter, choice in zip(LETTERS, item.choices, strict=True))]
+    lines = [
+        item.question.strip(),
+        *(f"{letter}. {choice}" for letter, choice in zip(LETTERS, item.choices, strict=True)),
+    ]
     return "\n".join([*lines, "Answer:"])
 
 

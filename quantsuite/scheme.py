@@ -97,7 +97,9 @@ class Scheme:
         """
         if (alias := parse_alias(name)) is not None:
             return alias[0]
-        match = re.fullmatch(r"(?P<weight>[^:+@]+)(:(?P<activation>[^:+@]+))?(\+kv-(?P<kv>[^:+@]+))?(@(?P<method>\w+))?", name)
+        match = re.fullmatch(
+            r"(?P<weight>[^:+@]+)(:(?P<activation>[^:+@]+))?(\+kv-(?P<kv>[^:+@]+))?(@(?P<method>\w+))?", name
+        )
         if match is None:
             raise ValueError(f"{name!r} is not a scheme; write bf16, int8-row, fp8-g128 or int8-row:int8-token")
         try:

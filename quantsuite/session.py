@@ -41,9 +41,7 @@ class Cell:
         return f"{self.task.name}-{self.label}"
 
 
-def parse_schemes(
-    names: Iterable[str], executions: Sequence[Execution]
-) -> list[tuple[Scheme, Execution | None]]:
+def parse_schemes(names: Iterable[str], executions: Sequence[Execution]) -> list[tuple[Scheme, Execution | None]]:
     """Schemes with their executions, the reference first whether it is named or not.
 
     A course report's name that ends in ``_Fake`` or ``_Real`` brings its own execution; ``all``
@@ -112,7 +110,9 @@ def describe_environment(device: str, dtype: str) -> Environment:
         device=torch.cuda.get_device_name(device) if on_gpu else device,
         dtype=dtype,
         versions=_versions(),
-        hardware=torch.cuda.get_device_name(device) if on_gpu else f"{processor}, {torch.backends.cpu.get_cpu_capability()}",
+        hardware=torch.cuda.get_device_name(device)
+        if on_gpu
+        else f"{processor}, {torch.backends.cpu.get_cpu_capability()}",
         threads=torch.get_num_threads(),
     )
 

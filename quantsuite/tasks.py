@@ -204,10 +204,7 @@ _ALL = (
         for method in (multiple_choice.direct, multiple_choice.generate)
     ),
     _document_task("world/drift", "drift", "nats", _world_drift),
-    *(
-        _perplexity_task(recipe.__name__, recipe)
-        for recipe in (windows.window2048, windows.chunk512, windows.head100)
-    ),
+    *(_perplexity_task(recipe.__name__, recipe) for recipe in (windows.window2048, windows.chunk512, windows.head100)),
     _document_task("wikitext2/document", "perplexity", "word perplexity", _wikitext_documents),
     *(
         _choices_task("mmlu", lambda sources: data.mmlu(sources.mmlu), method)

@@ -55,8 +55,7 @@ def check_folder(folder: Path) -> None:
                 pass
         except SafetensorError as error:
             raise CheckpointError(
-                f"{path} is truncated or damaged ({path.stat().st_size:,} bytes: {error}); "
-                "download or copy it again"
+                f"{path} is truncated or damaged ({path.stat().st_size:,} bytes: {error}); download or copy it again"
             ) from error
 
 

@@ -135,17 +135,13 @@ class TransformersEngine:
                 use_cache=cache is not None,
             )
             wanted = [
-                (row, i, position)
-                for row, i in enumerate(batch)
-                for position in range(first[i], len(sequences[i]))
+                (row, i, position) for row, i in enumerate(batch) for position in range(first[i], len(sequences[i]))
             ]
             chunk = max(1, LOGIT_ELEMENTS // self._vocabulary)
             for begin in range(0, len(wanted), chunk):
                 yield from self._chunk_scores(features, wanted[begin : begin + chunk], shared)
 
-    def _chunk_scores(
-        self, features: Tensor, wanted: Sequence[tuple[int, int, int]], shared: int
-    ) -> Iterator[Scores]:
+    def _chunk_scores(self, features: Tensor, wanted: Sequence[tuple[int, int, int]], shared: int) -> Iterator[Scores]:
         """Distributions of ``(row, sequence, position)``, neighbours of one sequence together."""
         rows = torch.tensor([row for row, _, _ in wanted], device=features.device)
         columns = torch.tensor([position - 1 - shared for _, _, position in wanted], device=features.device)
@@ -201,11 +197,7 @@ class TransformersEngine:
             tokens = self._logits(features).argmax(-1)
             for row, token in zip(active, tokens.tolist(), strict=True):
                 new[row].append(token)
-            kept = [
-                place
-                for place, row in enumerate(active)
-                if new[row][-1] not in self._ends and not stop(new[row])
-            ]
+            kept = [place for place, row in enumerate(active) if new[row][-1] not in self._ends and not stop(new[row])]
             if not kept or step + 1 == max_new_tokens:
                 return
             index = torch.tensor(kept, device=device)

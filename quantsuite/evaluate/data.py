@@ -58,9 +58,7 @@ class Examination:
         if limit == 0 or limit >= len(self.questions):
             return self
         picked = sorted(random.Random(seed).sample(range(len(self.questions)), limit))
-        return Examination(
-            name=self.name, examples=self.examples, questions=tuple(self.questions[i] for i in picked)
-        )
+        return Examination(name=self.name, examples=self.examples, questions=tuple(self.questions[i] for i in picked))
 
 
 def _load(location: str, config: str, split: str, columns: Sequence[str]) -> datasets.Dataset:
@@ -123,7 +121,9 @@ def mmlu(location: str = MMLU_HUB) -> Examination:
     columns = ["question", "subject", "choices", "answer"]
     dev, test = (
         tuple(
-            Question(subject=row["subject"], question=row["question"], choices=tuple(row["choices"]), answer=row["answer"])
+            Question(
+                subject=row["subject"], question=row["question"], choices=tuple(row["choices"]), answer=row["answer"]
+            )
             for row in _load(location, "all", split, columns)
         )
         for split in ("dev", "test")

@@ -71,7 +71,11 @@ def _log_likelihoods(engine: Engine, contexts: list[list[int]], letters: list[li
 
 
 def direct(
-    engine: Engine, tokenizer: PreTrainedTokenizerBase, examination: Examination, *, progress: Progress = lambda done: None
+    engine: Engine,
+    tokenizer: PreTrainedTokenizerBase,
+    examination: Examination,
+    *,
+    progress: Progress = lambda done: None,
 ) -> Choices:
     """The letter with the largest log-likelihood; of equal ones the first.
 
@@ -106,7 +110,11 @@ def parse_answer(text: str) -> int:
 
 
 def generate(
-    engine: Engine, tokenizer: PreTrainedTokenizerBase, examination: Examination, *, progress: Progress = lambda done: None
+    engine: Engine,
+    tokenizer: PreTrainedTokenizerBase,
+    examination: Examination,
+    *,
+    progress: Progress = lambda done: None,
 ) -> Choices:
     """The first letter of a greedy continuation of at most four tokens.
 
@@ -122,7 +130,9 @@ def generate(
 
     predicted: list[int] = []
     for subject, questions in _by_subject(examination):
-        contexts = [tokenizer(prompt, verbose=False)["input_ids"] for prompt in prompts(examination, subject, questions)]
+        contexts = [
+            tokenizer(prompt, verbose=False)["input_ids"] for prompt in prompts(examination, subject, questions)
+        ]
         texts = engine.generate(contexts, max_new_tokens=MAX_NEW_TOKENS, stop=decided)
         predicted += [parse_answer(tokenizer.decode(text)) for text in texts]
         progress(len(predicted))

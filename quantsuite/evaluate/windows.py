@@ -73,9 +73,7 @@ def head100(tokenizer: PreTrainedTokenizerBase, rows: Sequence[str]) -> list[Tex
     """The first 100 rows, empty ones skipped, each from its second token on."""
     sequences = (_ids(tokenizer, row, special=True) for row in rows[:100] if row.strip())
     return [
-        TextItem(windows=(Window(tokens=tuple(ids), first=1),), units=len(ids) - 1)
-        for ids in sequences
-        if len(ids) > 1
+        TextItem(windows=(Window(tokens=tuple(ids), first=1),), units=len(ids) - 1) for ids in sequences if len(ids) > 1
     ]
 
 

@@ -21,9 +21,7 @@ def _scale(norm: nn.Module, readers: list[nn.Linear], channels: torch.Tensor, fa
         reader.weight.data[:, channels] /= factor
 
 
-def inject_outliers(
-    model: nn.Module, *, factor: float = FACTOR, channels: int = CHANNELS, seed: int = 0
-) -> nn.Module:
+def inject_outliers(model: nn.Module, *, factor: float = FACTOR, channels: int = CHANNELS, seed: int = 0) -> nn.Module:
     """Plant outliers before the attention and the MLP of every layer, in place.
 
     Args:

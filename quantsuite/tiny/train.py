@@ -19,7 +19,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
-from quantsuite.prompts import mmlu_example, mmlu_prefix
+from quantsuite.prompts import mmlu_prefix
 from quantsuite.tiny.world import LETTERS, World
 
 END_OF_TEXT = "<|endoftext|>"
@@ -118,7 +118,7 @@ class Batches:
         ids: list[int] = []
         while len(ids) <= length + 1:
             ids += [end, *self._tokenizer.encode(make())]
-        return ids[:length + 1] if start else ids[1 : length + 2]
+        return ids[: length + 1] if start else ids[1 : length + 2]
 
     def __call__(self, step: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """``(inputs, targets, weights)``, each ``[sequences, context]``.
@@ -136,9 +136,7 @@ class Batches:
             return quiz_text(self._world, rng)
 
         count = self._training.tokens // context
-        rows = torch.tensor(
-            [self._sequence(prose if i % 2 else quiz, context, start=i % 4 < 2) for i in range(count)]
-        )
+        rows = torch.tensor([self._sequence(prose if i % 2 else quiz, context, start=i % 4 < 2) for i in range(count)])
         inputs, targets = rows[:, :-1], rows[:, 1:]
         answers = (inputs == self._colon) & torch.isin(targets, self._letters)
         return inputs, targets, 1.0 + (ANSWER_WEIGHT - 1.0) * answers
