@@ -28,9 +28,8 @@ def check_supported(scheme: Scheme, execution: Execution, device: torch.device |
         raise UnsupportedError(f"{scheme}: static activation scales need calibration; drop -static")
     if execution == "real" and scheme.activation is not None:
         raise UnsupportedError(f"{scheme}: no real product of quantized activations; run it with --execution simulated")
-    if execution == "real" and scheme.weight is not None:
-        if reason := weight_only.unsupported(scheme.weight, device):
-            raise UnsupportedError(f"{scheme}: {reason}")
+    if execution == "real" and scheme.weight is not None and (reason := weight_only.unsupported(scheme.weight, device)):
+        raise UnsupportedError(f"{scheme}: {reason}")
 
 
 class QuantizedLinear(nn.Module):

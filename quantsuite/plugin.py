@@ -232,7 +232,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Cells scheme by scheme, so that a model is quantized once for all of its tasks.
 
-    Tests of a kind of which the run has no task are deselected.
+    Tests of a kind of which the run has no task are deselected; tests of what was measured come last.
     """
     labels = {id(item): _cell_label(item) for item in items}
     empty = [item for item in items if labels[id(item)] == ""]
@@ -242,6 +242,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     cells = (item for item in items if labels[id(item)])
     ordered = iter(sorted(cells, key=lambda item: order[labels[id(item)]]))
     items[:] = [next(ordered) if labels[id(item)] else item for item in items if labels[id(item)] != ""]
+    items.sort(key=lambda item: "measured_so_far" in getattr(item, "fixturenames", ()))
 
 
 def _cell_label(item: pytest.Item) -> str | None:

@@ -50,9 +50,6 @@ class Measurement:
     items: Items
 
 
-Text = Callable[[PreTrainedTokenizerBase, Sources, int], list[TextItem]]
-
-
 @dataclass(frozen=True, kw_only=True)
 class Prepared:
     """A task with its data loaded: what identifies the items, and the measurement."""
@@ -193,7 +190,9 @@ def _choices_task(
     return Task(metric=metric, kind="choices", prepare=prepare)
 
 
-def _document_task(name: str, kind: Kind, unit: str, prepare: Text | Callable[..., Prepared]) -> Task:
+def _document_task(
+    name: str, kind: Kind, unit: str, prepare: Callable[[PreTrainedTokenizerBase, Sources, int], Prepared]
+) -> Task:
     return Task(metric=Metric(name=name, version=1, unit=unit, better="lower"), kind=kind, prepare=prepare)
 
 

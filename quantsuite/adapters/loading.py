@@ -42,7 +42,10 @@ def check_folder(folder: Path) -> None:
         raise CheckpointError(f"{folder} has no config.json; give the folder that save_pretrained wrote")
     index = folder / "model.safetensors.index.json"
     if index.is_file():
-        shards = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+        try:
+            shards = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+        except (ValueError, KeyError) as error:
+            raise CheckpointError(f"{index} is damaged ({error}); download or copy it again") from error
         named_by = f"named in {index.name}"
     else:
         shards, named_by = ["model.safetensors"], "the weights"
@@ -105,15 +108,24 @@ def load_model(name: str, *, device: str = "cpu", dtype: str = "bf16") -> Loaded
     elif Path(source).is_absolute() or source.startswith("."):
         raise CheckpointError(f"{source} is not a folder; give a checkpoint folder, a hub id, or {', '.join(EMBEDDED)}")
     try:
-        model, loading = AutoModelForCausalLM.from_pretrained(source, dtype=DTYPES[dtype], output_loading_info=True)
+        model, loading = AutoModelForCausalLM.from_pretrained(
+            source, dtype=DTYPES[dtype], output_loading_info=True, ignore_mismatched_sizes=True
+        )
         tokenizer = AutoTokenizer.from_pretrained(source)
     except (OSError, ValueError) as error:
         raise CheckpointError(
             f"cannot load {name!r}: {str(error).splitlines()[0]}  Give a checkpoint folder with its tokenizer, "
             f"a hub id that this machine can reach, or {', '.join(EMBEDDED)}"
         ) from error
+    if not tokenizer("A")["input_ids"]:  # What transformers makes of a folder without tokenizer files.
+        raise CheckpointError(f"{name} has no tokenizer, or an empty one; copy tokenizer.json to the checkpoint")
     if missing := sorted(loading["missing_keys"]):
         raise CheckpointError(f"{name}: the checkpoint lacks {len(missing)} tensors, first {missing[0]}")
+    if mismatched := sorted(loading["mismatched_keys"]):
+        tensor, found, wanted = mismatched[0]
+        raise CheckpointError(
+            f"{name}: {tensor} is {list(found)}, its config.json says {list(wanted)}; the two are of different models"
+        )
     if name == "tiny-outliers":
         inject_outliers(model)
     model = model.to(device).eval().requires_grad_(False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-import os
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
@@ -23,7 +23,8 @@ def shared_prefix(sequences: Sequence[Sequence[int]], limit: int) -> int:
     """How many tokens all sequences begin with, at most ``limit``; 0 if it is not worth sharing."""
     if len(sequences) < 2:
         return 0
-    length = len(os.path.commonprefix([tuple(sequence[:limit]) for sequence in sequences]))
+    columns = zip(*(sequence[:limit] for sequence in sequences), strict=False)
+    length = sum(1 for _ in itertools.takewhile(lambda column: len(set(column)) == 1, columns))
     return length if length >= SHARED_MINIMUM else 0
 
 

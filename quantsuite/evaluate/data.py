@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import re
 from collections.abc import Sequence
@@ -107,7 +108,7 @@ def pages(rows: Sequence[str]) -> tuple[Document, ...]:
     if not starts:
         return (Document(text=text),)
     edges = [0, *starts[1:], len(text)]
-    return tuple(Document(text=text[a:b]) for a, b in zip(edges, edges[1:], strict=False))
+    return tuple(Document(text=text[a:b]) for a, b in itertools.pairwise(edges))
 
 
 @cache

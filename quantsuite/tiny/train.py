@@ -19,8 +19,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
-from quantsuite.prompts import mmlu_prefix
-from quantsuite.tiny.world import LETTERS, World
+from quantsuite.prompts import LETTERS, mmlu_prefix
+from quantsuite.tiny.world import World
 
 END_OF_TEXT = "<|endoftext|>"
 VOCABULARY = 2048

@@ -29,11 +29,10 @@ FACT_PROBABILITY = 0.75
 STOP_PROBABILITY = 1 / 12
 MAX_SENTENCES = 40
 CHOICES = 4
-LETTERS = "ABCD"
 
-_ONSETS = ["b", "br", "d", "dr", "f", "g", "gl", "h", "k", "kr", "l", "m", "n", "p", "qu", "r", "s", "st", "t", "th", "v", "z"]
-_VOWELS = ["a", "e", "i", "o", "u", "ae", "ia", "or", "el", "an"]
-_ENDINGS = ["ba", "dor", "fen", "gar", "lim", "mond", "nar", "pek", "ra", "sten", "tis", "vel", "wyn", "zo"]
+_ONSETS = tuple("b br d dr f g gl h k kr l m n p qu r s st t th v z".split())
+_VOWELS = tuple("a e i o u ae ia or el an".split())
+_ENDINGS = tuple("ba dor fen gar lim mond nar pek ra sten tis vel wyn zo".split())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -248,9 +247,9 @@ SUBJECTS = (
 )
 
 _SCENE_TIMES = ("At dawn", "At noon", "By dusk", "In winter", "After rain", "Long ago", "That day", "Once more")
-_SCENE_ADJECTIVES = tuple(["old", "quiet", "narrow", "bright", "empty", "distant", "heavy", "gentle", "strange", "cold", "golden", "broken"])
-_SCENE_NOUNS = tuple(["street", "valley", "tower", "harbor", "garden", "mountain", "market", "window", "field", "village", "door", "ship"])
-_SCENE_VERBS = tuple(["slept", "waited", "trembled", "glowed", "vanished", "waned", "echoed", "burned", "froze", "shone", "faded", "stood"])
+_SCENE_ADJECTIVES = tuple("old quiet narrow bright empty distant heavy gentle strange cold golden broken".split())
+_SCENE_NOUNS = tuple("street valley tower harbor garden mountain market window field village door ship".split())
+_SCENE_VERBS = tuple("slept waited trembled glowed vanished waned echoed burned froze shone faded stood".split())
 
 
 def _zipf(count: int, exponent: float) -> list[float]:
