@@ -126,13 +126,13 @@ def perplexities(count: int, *, mean_nats: float = 0.5, seed: int = 0) -> Perple
     return Perplexities(nats=nats, tokens=tokens, units=tokens, floor_nats=[0.95 * value for value in nats])
 
 
-def changed_perplexities(reference: Perplexities, *, change: float, noise: float = 0.005, seed: int = 0) -> Perplexities:
+def changed_perplexities(
+    reference: Perplexities, *, change: float, noise: float = 0.005, seed: int = 0
+) -> Perplexities:
     """The reference's documents with ``change`` nats a token added, and noise with deviation ``noise``."""
     draw = random.Random(seed)
     nats = [n + size * draw.gauss(change, noise) for n, size in zip(reference.nats, reference.tokens, strict=True)]
-    return Perplexities(
-        nats=nats, tokens=reference.tokens, units=reference.units, floor_nats=reference.floor_nats
-    )
+    return Perplexities(nats=nats, tokens=reference.tokens, units=reference.units, floor_nats=reference.floor_nats)
 
 
 def divergences(count: int, mean: float = 0.001, *, seed: int = 0) -> Divergences:

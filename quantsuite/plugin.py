@@ -141,10 +141,11 @@ class Collector:
         from rich.console import Console
 
         from quantsuite.reporting import gate_summary, terminal_summary
+        from quantsuite.statistics import Margins
 
         console = Console(file=_TerminalFile(self._config), width=max(100, terminalreporter._tw.fullwidth))
         if self.records:
-            console.print(terminal_summary(list(self.records.values())))
+            console.print(terminal_summary(list(self.records.values()), Margins()))
             console.print(f"records: {self._path}\nreport:  python -m quantsuite report {self._path}", highlight=False)
         if self.gate is not None:
             console.print(gate_summary(self.gate))

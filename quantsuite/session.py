@@ -14,7 +14,7 @@ from functools import cached_property
 
 import torch
 
-from quantsuite.adapters.loading import LoadedModel, load_model
+from quantsuite.adapters.loading import CheckpointError, LoadedModel, load_model
 from quantsuite.adapters.transformers import TransformersEngine
 from quantsuite.evaluate.data import DataError
 from quantsuite.linear import UnsupportedError, check_supported, quantized, weight_bytes
@@ -144,13 +144,26 @@ class Session:
         self._name, self._device, self._dtype, self._sources = model, resolve_device(device), dtype, sources
         self._include_head, self._progress = include_head, progress
         self._finished = {record.cell: record for record in finished if record.measured}
+        self._loaded: LoadedModel | CheckpointError | None = None
         self._prepared: dict[str, Prepared] = {}
         self._current: tuple[Scheme, Execution | None] = (REFERENCE, None)
         self._stack = ExitStack()
 
-    @cached_property
+    @property
     def loaded(self) -> LoadedModel:
-        return load_model(self._name, device=self._device, dtype=self._dtype)
+        """The model; one that cannot be loaded is tried once, and fails each time with the same error.
+
+        Raises:
+            CheckpointError: if the model cannot be loaded.
+        """
+        if self._loaded is None:
+            try:
+                self._loaded = load_model(self._name, device=self._device, dtype=self._dtype)
+            except CheckpointError as error:
+                self._loaded = error
+        if isinstance(self._loaded, CheckpointError):
+            raise self._loaded
+        return self._loaded
 
     @cached_property
     def _environment(self) -> Environment:
@@ -163,6 +176,7 @@ class Session:
     @cached_property
     def _reference_engine(self) -> TransformersEngine:
         """The untouched model beside the one whose layers are exchanged; weights are shared."""
+        self.close()
         memo = {id(tensor): tensor for tensor in (*self.loaded.model.parameters(), *self.loaded.model.buffers())}
         return TransformersEngine(copy.deepcopy(self.loaded.model, memo))
 
@@ -182,7 +196,7 @@ class Session:
 
     def blank(self, cell: Cell, test: str) -> Record:
         """The record of a cell that was not measured."""
-        loaded = self.__dict__.get("loaded")
+        loaded = self._loaded if isinstance(self._loaded, LoadedModel) else None
         return Record(
             test=test,
             outcome="error",
@@ -210,12 +224,12 @@ class Session:
 
         Raises:
             MissingDataError: if the data is not to be had.
-            UnsupportedError: if the scheme cannot run so on this device, or the model's context is too short.
+            UnsupportedError: if the scheme cannot run so on this device, or the tokenizer lacks what the recipe needs.
             CheckpointError: if the model cannot be loaded.
+            ValueError: if a group does not divide a layer's K, or a window is longer than the model's context.
         """
         if cell.execution is not None:
             check_supported(cell.scheme, cell.execution, self._device)
-        _ = self.loaded
         prepared = self._prepare(cell.task)
         record = self.blank(cell, test)
         earlier = self._finished.get(record.cell)
@@ -226,9 +240,9 @@ class Session:
             and earlier.subject.model_sha256 == record.subject.model_sha256
         ):
             return earlier
+        reference = self._reference_engine if cell.task.kind == "drift" else None
         self._select(cell.scheme, cell.execution)
         begin = time.perf_counter()
-        reference = self._reference_engine if cell.task.kind == "drift" else None
         try:
             result = prepared.measure(
                 self._engine, reference, lambda done, total: self._progress(str(cell), done, total)

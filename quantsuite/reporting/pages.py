@@ -1,0 +1,174 @@
+"""The report's files: a Markdown page with its plots beside it, and one self-contained HTML page."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
+from tabulate import tabulate
+
+from quantsuite.records import Record
+from quantsuite.reporting import tables
+from quantsuite.reporting.analysis import MetricAnalysis, ModelAnalysis, analyse, unique
+from quantsuite.reporting.answers import Answer, answers, floor_sentence
+from quantsuite.reporting.figures import Plot, plots
+from quantsuite.reporting.tables import Table
+from quantsuite.reporting.wording import count, joined
+from quantsuite.statistics import CONFIDENCE, Margins
+
+
+@dataclass(frozen=True, kw_only=True)
+class MetricSection:
+    """A metric's tables; those that its records do not fill are ``None``."""
+
+    name: str
+    direction: str
+    floor: str | None
+    ranking: Table
+    format_pairs: Table | None
+    trends: Table | None
+    execution_pairs: Table | None
+    details: Table | None
+    groups: Table | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSection:
+    """A model's part of the page; ``plots`` by the last part of their name."""
+
+    name: str
+    slug: str
+    answers: tuple[Answer, ...]
+    metrics: tuple[MetricSection, ...]
+    plots: dict[str, Plot]
+    datasets: Table
+    provenance: Table
+
+
+def write_report(records: Sequence[Record], folder: Path, *, margins: Margins | None = None) -> list[Path]:
+    """Write ``report.md`` with its plots and ``report.html``, which needs no other file.
+
+    Args:
+        records: of one run or several, one a cell.
+        folder: made if it is missing; its earlier ``report-*.svg`` are removed.
+        margins: the losses that count as none.
+
+    Returns:
+        The files written, the HTML page first.
+
+    Raises:
+        ValueError: if there are no records.
+    """
+    if not records:
+        raise ValueError("no records to report on; run pytest tests_accuracy first")
+    margins = margins or Margins()
+    sections = [_model_section(model, margins) for model in analyse(records, margins)]
+    words = {
+        "models": sections,
+        "summary": _summary(records),
+        "confidence": f"{CONFIDENCE:.0%}",
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in folder.glob("report-*.svg"):
+        old.unlink()
+    files = {
+        "report.html": _environment(html=True).get_template("report.html.j2").render(words),
+        "report.md": _environment(html=False).get_template("report.md.j2").render(words),
+    }
+    files |= {_file_name(plot): plot.svg for section in sections for plot in section.plots.values()}
+    for name, text in files.items():
+        (folder / name).write_text(text, encoding="utf-8")
+    return [folder / name for name in files]
+
+
+def _summary(records: Sequence[Record]) -> str:
+    measured = sum(record.measured for record in records)
+    models = unique(record.subject.model for record in records)
+    text = f"{count(len(records), 'records')} of {joined(models)}: {measured} measured"
+    missing = len(records) - measured
+    return f"{text}, {missing} without a number (listed with the reason)." if missing else f"{text}."
+
+
+def _model_section(model: ModelAnalysis, margins: Margins) -> ModelSection:
+    slug = re.sub(r"[^a-z0-9]+", "-", model.model.lower()).strip("-") or "model"
+    return ModelSection(
+        name=model.model,
+        slug=slug,
+        answers=answers(model),
+        metrics=tuple(_metric_section(metric) for metric in model.metrics),
+        plots={plot.name.rsplit("-", 1)[-1]: plot for plot in plots(model, slug)},
+        datasets=tables.datasets(model),
+        provenance=tables.provenance(model, margins),
+    )
+
+
+def _metric_section(metric: MetricAnalysis) -> MetricSection:
+    return MetricSection(
+        name=metric.metric.name,
+        direction=f"{metric.metric.better} is better",
+        floor=floor_sentence(metric),
+        ranking=tables.ranking(metric),
+        format_pairs=tables.format_pairs(metric) if metric.format_pairs else None,
+        trends=tables.trends(metric) if metric.trends else None,
+        execution_pairs=tables.execution_pairs(metric) if metric.execution_pairs else None,
+        details=tables.details(metric),
+        groups=tables.groups(metric),
+    )
+
+
+def _environment(*, html: bool) -> Environment:
+    environment = Environment(
+        loader=PackageLoader("quantsuite.reporting"),
+        autoescape=html,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {"table": _html_table if html else _markdown_table, "file": _file_name}
+    if html:
+        environment.filters["inline"] = lambda plot: Markup(plot.inline)
+    else:
+        environment.filters["plain"] = _markdown_text
+    return environment
+
+
+def _file_name(plot: Plot) -> str:
+    return f"report-{plot.name}.svg"
+
+
+def _markdown_text(text: str) -> str:
+    """Text that Markdown shows as it is, on one line."""
+    return re.sub(r"([\\`*_|\[\]<])", r"\\\1", " ".join(text.split()))
+
+
+def _markdown_table(table: Table) -> str:
+    align = ["left" if index < table.labels else "right" for index in range(len(table.heads))]
+    rows = [[_markdown_text(cell) for cell in row] for row in table.rows]
+    heads = [_markdown_text(head) for head in table.heads]
+    return tabulate(rows, heads, tablefmt="pipe", colalign=align if rows else None, disable_numparse=True)
+
+
+def _html_table(table: Table) -> Markup:
+    """A table that scrolls by itself, so that the page does not."""
+    classes = ["words" if index < table.labels else "number" for index in range(len(table.heads))]
+    classes = [
+        "note" if head in ("Note", "Finding") or head.startswith("Finding (") else name
+        for head, name in zip(table.heads, classes, strict=True)
+    ]
+    lines = ['<div class="scroll"><table>']
+    if any(table.heads):
+        lines.append(f"<thead>{_html_row('th', table.heads, classes)}</thead>")
+    lines.append("<tbody>")
+    lines += [_html_row("td", row, classes, table.kind(index)) for index, row in enumerate(table.rows)]
+    lines.append("</tbody></table></div>")
+    return Markup("\n".join(lines))
+
+
+def _html_row(tag: str, cells: Sequence[str], classes: Sequence[str], kind: str = "") -> str:
+    inner = "".join(f'<{tag} class="{name}">{escape(cell)}</{tag}>' for cell, name in zip(cells, classes, strict=True))
+    return f'<tr class="{kind}">{inner}</tr>' if kind else f"<tr>{inner}</tr>"

@@ -1,0 +1,104 @@
+"""Summaries for the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.table import Table
+from rich.text import Text
+
+from quantsuite.gate import GateResult
+from quantsuite.records import Metric, Record
+from quantsuite.reporting.analysis import Row, by_metric, rows_of, unique
+from quantsuite.reporting.wording import MISSING, heading, scale_of
+from quantsuite.statistics import CONFIDENCE, Margins
+
+VARIANT_WIDTH = 22
+METRIC_WIDTH = 36
+
+_STYLES = {"equivalent or better": "green", "worse": "red", "undecided": "yellow"}
+_SHORT = {"equivalent or better": "ok", "worse": "worse", "undecided": "undecided"}
+
+
+@dataclass(frozen=True)
+class _ModelSummary:
+    """A model's table, cut into several where its metrics do not fit side by side."""
+
+    model: str
+    metrics: tuple[tuple[Metric, tuple[Row, ...]], ...]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        side_by_side = max(1, (options.max_width - VARIANT_WIDTH) // METRIC_WIDTH)
+        for begin in range(0, len(self.metrics), side_by_side):
+            yield self._table(self.metrics[begin : begin + side_by_side])
+
+    def _table(self, metrics: Sequence[tuple[Metric, tuple[Row, ...]]]) -> Table:
+        table = Table(title=self.model, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
+        table.add_column("scheme", overflow="fold", max_width=VARIANT_WIDTH)
+        for metric, _ in metrics:
+            table.add_column(f"{metric.name}\n{_units(metric)}", overflow="fold", max_width=METRIC_WIDTH)
+        rows = {(metric.name, _variant(row)): row for metric, found in metrics for row in found}
+        for scheme, execution in unique(_variant(row) for _, found in metrics for row in found):
+            cells = [_cell(rows.get((metric.name, (scheme, execution)))) for metric, _ in metrics]
+            table.add_row(Text.assemble(scheme, ("\n" + execution if execution else "", "dim")), *cells)
+        return table
+
+
+def _variant(row: Row) -> tuple[str, str]:
+    subject = row.record.subject
+    return subject.scheme.name, subject.execution or ""
+
+
+def _units(metric: Metric) -> str:
+    scale = scale_of(metric)
+    return heading(metric) if metric.unit == scale.change_unit else f"{heading(metric)}; change, {scale.change_unit}"
+
+
+def _cell(row: Row | None) -> Text:
+    """The value with its interval; below it the change from bf16 and the verdict, or why there is none."""
+    if row is None:
+        return Text(MISSING, style="dim")
+    if not row.record.measured:
+        return Text(row.note or "", style="dim")
+    scale = scale_of(row.record.metric)
+    text = Text(scale.value(row.record.value))
+    if row.interval is not None:
+        text.append(f" {scale.interval(row.interval)}")
+    if row.comparison is not None:
+        verdict = row.comparison.verdict
+        text.append(f"\n{scale.change_interval(row.comparison.change)}", style="dim")
+        text.append(f" {_SHORT[verdict]}", style=_STYLES[verdict])
+    if row.note:
+        text.append(f"\n{row.note}", style="dim")
+    return text
+
+
+def terminal_summary(records: Sequence[Record], margins: Margins) -> RenderableType:
+    """A table a model: for each scheme and execution the value, the paired change from bf16 and the verdict."""
+    parts: list[RenderableType] = []
+    for model in unique(record.subject.model for record in records):
+        own = [record for record in records if record.subject.model == model]
+        metrics = tuple((group[0].metric, tuple(rows_of(group, margins))) for group in by_metric(own))
+        parts.append(_ModelSummary(model, metrics))
+    legend = (
+        f"{CONFIDENCE:.0%} intervals; changes are paired with bf16. ok: the loss is within the margin "
+        f"({100 * margins.accuracy:g} points, {margins.log_perplexity:g} ln PPL); worse: beyond it."
+    )
+    return Group(*parts, Text(legend, style="dim"))
+
+
+def gate_summary(result: GateResult) -> RenderableType:
+    """The failing cells with their reasons, and the gate's one line."""
+    line = Text(result.summary, style="bold green" if result.passed else "bold red")
+    if not result.failures:
+        return line
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for head in ("metric", "scheme", "status", "reason"):
+        table.add_column(head, overflow="fold")
+    for check in result.failures:
+        style = _STYLES.get(check.status, "red")
+        table.add_row(check.metric, check.label, Text(check.status, style=style), Text(check.reason or ""))
+    return Group(table, line)

@@ -1,0 +1,264 @@
+"""The two questions, answered in sentences computed from the data."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from quantsuite.reporting.analysis import (
+    COMPARED_FORMATS,
+    MetricAnalysis,
+    ModelAnalysis,
+    Point,
+    Row,
+    Trend,
+    unique,
+)
+from quantsuite.reporting.wording import count, enumerate_variants, joined, scale_of
+from quantsuite.statistics import CONFIDENCE, Comparison
+
+WORSE = "Does lower precision give worse results?"
+GROUP_SIZE = "Do INT8 and FP8 need the same group size?"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """The answer of one metric, and what it rests on."""
+
+    subject: str
+    answer: str
+    sentences: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """A question with its answer over all metrics of a model."""
+
+    question: str
+    summary: str
+    findings: tuple[Finding, ...]
+
+
+def answers(model: ModelAnalysis) -> tuple[Answer, Answer]:
+    """Both questions for one model."""
+    return _worse(model), _group_size(model)
+
+
+def floor_sentence(metric: MetricAnalysis) -> str | None:
+    """How far bf16 is from the text's known entropy, where it is known."""
+    details = next((row.record.details for row in metric.rows if row.record.subject.is_reference), {})
+    if "bits_per_byte" not in details or "floor_bits_per_byte" not in details:
+        return None
+    bits, floor = details["bits_per_byte"], details["floor_bits_per_byte"]
+    return f"The entropy of this text is {floor:.4f} bits per byte; bf16 needs {bits:.4f}, {bits - floor:.4f} more."
+
+
+def _worse(model: ModelAnalysis) -> Answer:
+    findings = tuple(_worse_in(metric) for metric in model.metrics if metric.compared)
+    summary = _summarize(findings) or "Not answered: no quantized scheme was compared with bf16."
+    return Answer(question=WORSE, summary=summary, findings=findings)
+
+
+def _summarize(findings: Sequence[Finding]) -> str:
+    """``Yes in a and b; undecided in c.``"""
+    by_answer: dict[str, list[str]] = {}
+    for finding in findings:
+        by_answer.setdefault(finding.answer, []).append(finding.subject)
+    text = "; ".join(f"{answer} in {joined(subjects)}" for answer, subjects in by_answer.items())
+    return text[:1].upper() + text[1:] + "." if text else ""
+
+
+def _worse_in(metric: MetricAnalysis) -> Finding:
+    rows = metric.compared
+    worse, better = _worse_rows(rows), _better_rows(rows)
+    lasting = [row for row in worse if row in _holm(rows)]
+    if lasting:
+        answer = "yes"
+    elif worse:
+        answer = "undecided"
+    else:
+        answer = "not distinguishable" if not better else "no"
+    sentences = [
+        *(_format_sentence(metric, form) for form in unique(row.record.subject.scheme.format for row in rows)),
+        *_chance_sentence(rows, worse, lasting),
+        _largest_loss_sentence(metric),
+        *([] if worse else [_sensitivity_sentence(metric)]),
+        *_margin_sentences(metric),
+    ]
+    return Finding(subject=metric.metric.name, answer=answer, sentences=tuple(sentences))
+
+
+def _worse_rows(rows: Sequence[Row]) -> list[Row]:
+    return [row for row in rows if row.comparison is not None and row.comparison.loss.low > 0]
+
+
+def _better_rows(rows: Sequence[Row]) -> list[Row]:
+    return [row for row in rows if row.comparison is not None and row.comparison.loss.high < 0]
+
+
+def _holm(rows: Sequence[Row]) -> list[Row]:
+    """The rows whose change stays significant under Holm's correction for all of them."""
+    ordered = sorted(rows, key=lambda row: _comparison(row).p_value)
+    kept = []
+    for position, row in enumerate(ordered):
+        if _comparison(row).p_value > (1 - CONFIDENCE) / (len(ordered) - position):
+            break
+        kept.append(row)
+    return kept
+
+
+def _comparison(row: Row) -> Comparison:
+    assert row.comparison is not None
+    return row.comparison
+
+
+def _sample(metric: MetricAnalysis) -> str:
+    """``n=1,000 questions``, or the range where rows differ."""
+    sizes = sorted({_comparison(row).items for row in metric.compared})
+    return f"n={' to '.join(f'{size:,}' for size in unique((sizes[0], sizes[-1])))} {scale_of(metric.metric).items}"
+
+
+def _format_sentence(metric: MetricAnalysis, form: str | None) -> str:
+    rows = [row for row in metric.compared if row.record.subject.scheme.format == form]
+    worse, better = _worse_rows(rows), _better_rows(rows)
+    rest = len(rows) - len(worse) - len(better)
+    parts = []
+    if worse:
+        parts.append(f"{len(worse)} of {len(rows)} are distinguishably worse than bf16: {_names(worse)}")
+    if better:
+        parts.append(f"{len(better)} of {len(rows)} are distinguishably better than bf16: {_names(better)}")
+    if rest == len(rows):
+        subject = "the only variant is" if rest == 1 else f"all {rest} variants are"
+        parts.append(f"{subject} not distinguishable from bf16 at {_sample(metric)}")
+    elif rest:
+        parts.append(f"the other {rest} {'is' if rest == 1 else 'are'} not distinguishable at {_sample(metric)}")
+    return f"{(form or 'bf16').upper()}: {'; '.join(parts)}."
+
+
+def _names(rows: Sequence[Row]) -> str:
+    return enumerate_variants(row.record for row in sorted(rows, key=lambda row: -_comparison(row).loss.estimate))
+
+
+def _chance_sentence(rows: Sequence[Row], worse: Sequence[Row], lasting: Sequence[Row]) -> list[str]:
+    if not worse or len(rows) < 2:
+        return []
+    lead = f"With Holm's correction for {len(rows)} comparisons, {len(lasting)} of the {len(worse)} stay worse"
+    return [lead + ("." if lasting else ": chance alone may explain what is seen.")]
+
+
+def _largest_loss_sentence(metric: MetricAnalysis) -> str:
+    scale = scale_of(metric.metric)
+    row = max(metric.compared, key=lambda row: _comparison(row).loss.estimate)
+    loss = _comparison(row).loss
+    if loss.estimate <= 0:
+        return f"No variant loses anything; the least gain is that of {row.label}: {scale.change_interval(loss)} lost."
+    return f"The largest loss is that of {row.label}: {scale.change_interval(loss)} {scale.change_unit}."
+
+
+def _sensitivity_sentence(metric: MetricAnalysis) -> str:
+    scale = scale_of(metric.metric)
+    losses = [_comparison(row).loss for row in metric.compared]
+    half = max((loss.high - loss.low) / 2 for loss in losses)
+    if half == 0:
+        return "The outcomes are identical, item by item."
+    return f"A loss smaller than about {scale.quantity(half)} (half the widest interval) could not have been seen."
+
+
+def _margin_sentences(metric: MetricAnalysis) -> list[str]:
+    scale = scale_of(metric.metric)
+    rows = metric.compared
+    verdicts = Counter(_comparison(row).verdict for row in rows)
+    counted = [f"{verdicts[name]} {name}" for name in ("equivalent or better", "undecided", "worse") if verdicts[name]]
+    sentences = [f"Against the margin of {scale.margin(_comparison(rows[0]).margin)}: {joined(counted)}."]
+    needed = sorted({size for row in rows if (size := _comparison(row).items_to_decide) is not None})
+    if needed:
+        span = " to ".join(f"{size:,}" for size in unique((needed[0], needed[-1])))
+        sentences.append(
+            f"About {span} {scale.items} would decide what is undecided, if the changes stay as estimated."
+        )
+    return sentences
+
+
+@dataclass(frozen=True, kw_only=True)
+class Need:
+    """The coarsest granularity that suffices for a format; not ``decided`` if a coarser one may too."""
+
+    format: str
+    granularity: str
+    decided: bool
+    sentence: str
+
+
+def _group_size(model: ModelAnalysis) -> Answer:
+    findings = []
+    for metric in model.metrics:
+        for execution in unique(trend.execution for trend in metric.trends):
+            trends = {trend.format: trend for trend in metric.trends if trend.execution == execution}
+            if all(form in trends for form in COMPARED_FORMATS):
+                findings.append(_same_need(metric, [trends[form] for form in COMPARED_FORMATS]))
+    summary = _summarize(findings)
+    if not summary:
+        summary = "Not answered: it takes both formats in two granularities or more of one execution, and bf16."
+    return Answer(question=GROUP_SIZE, summary=summary, findings=tuple(findings))
+
+
+def _same_need(metric: MetricAnalysis, trends: Sequence[Trend]) -> Finding:
+    needs = [need(metric, trend) for trend in trends]
+    if not all(each.decided for each in needs):
+        answer = "undecided"
+    else:
+        answer = "yes" if len({each.granularity for each in needs}) == 1 else "no"
+    subject = " ".join(part for part in (metric.metric.name, trends[0].execution) if part)
+    return Finding(subject=subject, answer=answer, sentences=tuple(each.sentence for each in needs))
+
+
+def need(metric: MetricAnalysis, trend: Trend) -> Need:
+    """Walk from the finest granularity to coarser ones as long as they lose no more than the margin against it."""
+    enough, stop = trend.points[-1], None
+    for point in reversed(trend.points[:-1]):
+        if point.against_finest is None or point.against_finest.verdict != "equivalent or better":
+            stop = point
+            break
+        enough = point
+    decided = stop is None or (stop.against_finest is not None and stop.against_finest.verdict == "worse")
+    return Need(
+        format=trend.format,
+        granularity=enough.granularity,
+        decided=decided,
+        sentence=f"{trend.format.upper()}: {_need_sentence(metric, trend, enough, stop)}",
+    )
+
+
+def _need_sentence(metric: MetricAnalysis, trend: Trend, enough: Point, stop: Point | None) -> str:
+    finest = trend.points[-1].granularity
+    evidence = _against(metric, enough, finest)
+    if stop is None:
+        return f"{enough.granularity}, the coarsest, suffices{evidence}."
+    if enough.granularity == finest:
+        text = f"{finest}, the finest, suffices by definition"
+    else:
+        text = f"{enough.granularity} suffices{evidence}"
+    if stop.against_finest is None:
+        return f"{text}; {stop.granularity} could not be compared with {finest}."
+    if stop.against_finest.verdict == "worse":
+        return f"{text}; {stop.granularity} does not{_against(metric, stop, finest)}."
+    return f"{text}; {stop.granularity} is undecided{_against(metric, stop, finest)}{_open_end(metric, stop)}."
+
+
+def _against(metric: MetricAnalysis, point: Point, finest: str) -> str:
+    if point.against_finest is None:
+        return ""
+    scale = scale_of(metric.metric)
+    distinct = "" if point.against_finest.loss.covers_zero else ", distinguishable"
+    if point.against_finest.loss.covers_zero:
+        distinct = f", not distinguishable at n={point.against_finest.items:,}"
+    return f" (loss against {finest} {scale.change_interval(point.against_finest.loss)} {scale.change_unit}{distinct})"
+
+
+def _open_end(metric: MetricAnalysis, point: Point) -> str:
+    assert point.against_finest is not None
+    margin = scale_of(metric.metric).margin(point.against_finest.margin)
+    text = f", as its interval holds the margin of {margin}"
+    size = point.against_finest.items_to_decide
+    return text if size is None else f"{text}; about {count(size, scale_of(metric.metric).items)} would decide"

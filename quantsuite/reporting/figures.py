@@ -1,0 +1,218 @@
+"""Plots of an analysis as SVG text: the same for the same records, readable on light and dark."""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from quantsuite.reporting.analysis import MetricAnalysis, ModelAnalysis, coarseness, unique
+from quantsuite.reporting.wording import scale_of
+from quantsuite.statistics import Comparison, Interval
+
+INK = "#5f6368"
+"""Every line and letter; where the page sets the colour it is replaced by ``currentColor``."""
+
+# Okabe and Ito's palette, distinguishable with colour-blindness, in shades that show on white and on black.
+COLOURS = {"int8": "#2f86c1", "fp8": "#d9731a"}
+OTHER_COLOURS = ("#159d77", "#c272a3", "#b59a00")
+COLUMNS = 3
+PANEL_WIDTH = 3.4
+
+_STYLE = {
+    "svg.hashsalt": "quantsuite",
+    "svg.fonttype": "none",
+    "font.family": "sans-serif",
+    "font.size": 9,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": INK,
+    "axes.titlecolor": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": 10,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plot:
+    """A figure: ``name`` for its file, ``title`` and ``caption`` for the page."""
+
+    name: str
+    title: str
+    caption: str
+    svg: str
+
+    @property
+    def inline(self) -> str:
+        """The SVG for an HTML page: ids of its own, colours of the text around it."""
+        text = self.svg[self.svg.index("<svg") :].replace(INK, "currentColor")
+        text = re.sub(r'\bid="', f'id="{self.name}-', text)
+        text = re.sub(r'href="#', f'href="#{self.name}-', text)
+        text = re.sub(r"url\(#", f"url(#{self.name}-", text)
+        return text.replace("<svg ", f'<svg role="img" aria-label="{self.title}" ', 1)
+
+
+def plots(model: ModelAnalysis, slug: str) -> list[Plot]:
+    """The plots that the model's records allow: ranking, formats, trend."""
+    ranking = [metric for metric in model.metrics if metric.compared]
+    pairs = [metric for metric in model.metrics if any(pair.comparison for pair in metric.format_pairs)]
+    trends = [metric for metric in model.metrics if metric.trends]
+    drawn = []
+    if ranking:
+        caption = (
+            "Paired change with its interval. The solid line is bf16, the dashed line the margin; "
+            "losses lie to the right. Filled: real; hollow: simulated."
+        )
+        rows = max(len(metric.compared) for metric in ranking)
+        svg = _draw(ranking, _ranking_panel, 1.3 + 0.2 * rows, labels=0.5)
+        drawn.append(Plot(name=f"{slug}-ranking", title="Change from bf16", caption=caption, svg=svg))
+    if pairs:
+        caption = "FP8 minus INT8, paired: to the right FP8 loses more. Filled: real; hollow: simulated."
+        svg = _draw(pairs, _pairs_panel, 3.0, labels=0.2)
+        drawn.append(Plot(name=f"{slug}-formats", title="FP8 against INT8", caption=caption, svg=svg))
+    if trends:
+        caption = (
+            "Paired change from bf16 with its interval; losses lie above the solid line, the dashed line is the margin. "
+            "Filled, solid: real; hollow, dotted: simulated."
+        )
+        svg = _draw(trends, _trend_panel, 3.2, labels=0.3)
+        drawn.append(Plot(name=f"{slug}-granularity", title="Change by granularity", caption=caption, svg=svg))
+    return drawn
+
+
+def _draw(
+    metrics: Sequence[MetricAnalysis], panel: Callable[[Axes, MetricAnalysis], None], height: float, *, labels: float
+) -> str:
+    """One panel a metric, at most ``COLUMNS`` in a row; ``labels`` inches more a panel for tick labels."""
+    columns = min(COLUMNS, len(metrics))
+    rows = math.ceil(len(metrics) / columns)
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=((PANEL_WIDTH + labels) * columns, height * rows + 0.4), layout="constrained")
+        for index, metric in enumerate(metrics):
+            panel(figure.add_subplot(rows, columns, index + 1), metric)
+        formats = unique(row.record.subject.scheme.format for metric in metrics for row in metric.compared)
+        handles = [
+            Line2D([], [], color=_colour(form), marker="o", linestyle="none", label=(form or "bf16").upper())
+            for form in formats
+        ]
+        if len(handles) > 1 and panel is not _pairs_panel:
+            figure.legend(handles=handles, loc="outside upper left", ncols=len(handles), frameon=False)
+        buffer = io.StringIO()
+        nothing = {"Date": None, "Creator": None, "Format": None, "Type": None}
+        figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)
+    return buffer.getvalue()
+
+
+def _colour(form: str | None) -> str:
+    if form in COLOURS:
+        return COLOURS[form]
+    return OTHER_COLOURS[sum(map(ord, form or "")) % len(OTHER_COLOURS)]
+
+
+def _dot(
+    axes: Axes, position: float, interval: Interval, factor: float, colour: str, *, filled: bool, upright: bool = False
+) -> None:
+    estimate = interval.estimate * factor
+    # The bootstrap's percentiles need not enclose the estimate, and matplotlib refuses negative bars.
+    bars = [[max(0.0, estimate - interval.low * factor)], [max(0.0, interval.high * factor - estimate)]]
+    style = {"fmt": "o", "color": colour, "markersize": 4.5, "elinewidth": 1.3}
+    style["markerfacecolor"] = colour if filled else "none"
+    if upright:
+        axes.errorbar([position], [estimate], yerr=bars, **style)
+    else:
+        axes.errorbar([estimate], [position], xerr=bars, **style)
+
+
+def _is_filled(execution: str | None) -> bool:
+    return execution != "simulated"
+
+
+def _loss_label(metric: MetricAnalysis) -> str:
+    scale = scale_of(metric.metric)
+    return "loss, accuracy points" if scale.change_unit == "points" else f"loss, {scale.change_unit}"
+
+
+def _loss(comparison: Comparison) -> Interval:
+    return comparison.loss
+
+
+def _zero_and_margin(axes: Axes, metric: MetricAnalysis, *, upright: bool) -> None:
+    line = axes.axhline if upright else axes.axvline
+    margin = next(row.comparison.margin for row in metric.compared if row.comparison is not None)
+    line(0, color=INK, linewidth=1)
+    line(margin * scale_of(metric.metric).change_factor, color=INK, linewidth=1, linestyle=(0, (4, 3)))
+    axes.grid(axis="y" if upright else "x", color=INK, alpha=0.18, linewidth=0.6)
+    axes.set_axisbelow(True)
+
+
+def _ranking_panel(axes: Axes, metric: MetricAnalysis) -> None:
+    factor = scale_of(metric.metric).change_factor
+    rows = metric.compared
+    for position, row in enumerate(rows):
+        subject = row.record.subject
+        assert row.comparison is not None
+        filled = _is_filled(subject.execution)
+        _dot(axes, position, _loss(row.comparison), factor, _colour(subject.scheme.format), filled=filled)
+    _zero_and_margin(axes, metric, upright=False)
+    axes.set_yticks(range(len(rows)), [row.label for row in rows], fontsize=7.5)
+    axes.set_ylim(len(rows) - 0.4, -0.6)
+    axes.tick_params(axis="y", length=0)
+    axes.set_xlabel(_loss_label(metric))
+    axes.set_title(metric.metric.name, loc="left")
+
+
+def _spread(index: int, count: int, step: float = 0.16) -> float:
+    return step * (index - (count - 1) / 2)
+
+
+def _pairs_panel(axes: Axes, metric: MetricAnalysis) -> None:
+    factor = scale_of(metric.metric).change_factor
+    pairs = [pair for pair in metric.format_pairs if pair.comparison is not None]
+    ladder = unique(pair.reference.subject.scheme.granularity for pair in pairs)
+    executions = unique(pair.reference.subject.execution for pair in pairs)
+    for pair in pairs:
+        assert pair.comparison is not None
+        subject = pair.reference.subject
+        spread = _spread(executions.index(subject.execution), len(executions), 0.3)
+        position = ladder.index(subject.scheme.granularity) + spread
+        _dot(axes, position, pair.comparison.loss, factor, INK, filled=_is_filled(subject.execution))
+    axes.axvline(0, color=INK, linewidth=1)
+    axes.grid(axis="x", color=INK, alpha=0.18, linewidth=0.6)
+    axes.set_yticks(range(len(ladder)), [name or "" for name in ladder])
+    axes.set_ylim(len(ladder) - 0.4, -0.6)
+    axes.tick_params(axis="y", length=0)
+    axes.set_xlabel(f"FP8 minus INT8: {_loss_label(metric)}")
+    axes.set_title(metric.metric.name, loc="left")
+
+
+def _trend_panel(axes: Axes, metric: MetricAnalysis) -> None:
+    factor = scale_of(metric.metric).change_factor
+    ladder = sorted({point.granularity for trend in metric.trends for point in trend.points}, key=coarseness)
+    for index, trend in enumerate(metric.trends):
+        filled = _is_filled(trend.execution)
+        positions = [ladder.index(point.granularity) + _spread(index, len(metric.trends)) for point in trend.points]
+        losses = [point.row.comparison.loss for point in trend.points if point.row.comparison is not None]
+        for position, loss in zip(positions, losses, strict=True):
+            _dot(axes, position, loss, factor, _colour(trend.format), filled=filled, upright=True)
+        axes.plot(
+            positions,
+            [loss.estimate * factor for loss in losses],
+            color=_colour(trend.format),
+            linewidth=1,
+            linestyle="-" if filled else ":",
+        )
+    _zero_and_margin(axes, metric, upright=True)
+    axes.set_xticks(range(len(ladder)), ladder)
+    axes.set_xlabel("granularity, coarse to fine")
+    axes.set_ylabel(_loss_label(metric))
+    axes.set_title(metric.metric.name, loc="left")

@@ -1,0 +1,262 @@
+"""The report's tables as text cells, for Markdown and HTML alike."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Literal
+
+from quantsuite.records import Record
+from quantsuite.reporting.analysis import MetricAnalysis, ModelAnalysis, Pair, Row, coarseness, unique
+from quantsuite.reporting.wording import MISSING, heading, joined, mebibytes, percent, scale_of
+from quantsuite.statistics import BOOTSTRAP_SEED, CONFIDENCE, RESAMPLES, Margins
+
+Kind = Literal["", "reference", "worse", "undecided", "unmeasured"]
+
+_DETAILS = {
+    "bits_per_byte": "bits per byte",
+    "floor_bits_per_byte": "floor, bits per byte",
+    "byte_perplexity": "byte perplexity",
+    "unparsed": "unparsed answers",
+    "ties": "ties",
+    "tokens": "tokens",
+    "items": "items",
+    "median_kl": "median KL, nats",
+    "p99_kl": "99th percentile KL, nats",
+    "max_kl": "largest KL, nats",
+    "same_top_rate": "same top token, fraction",
+    "mean_delta_p": "mean change of the true token's probability",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """Text cells under heads; the first ``labels`` columns are words, the rest numbers."""
+
+    heads: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    labels: int = 1
+    kinds: tuple[Kind, ...] = field(default=())
+
+    def kind(self, index: int) -> Kind:
+        return self.kinds[index] if self.kinds else ""
+
+
+def ranking(metric: MetricAnalysis) -> Table:
+    """All rows of a metric, the best first, those without a number last."""
+    scale = scale_of(metric.metric)
+    bits = any("bits_per_byte" in row.record.details for row in metric.rows)
+    interval = f"{CONFIDENCE:.0%} interval"
+    heads = ["Rank", "Scheme", "Execution", "Alias", heading(metric.metric), interval]
+    heads += ["bits per byte"] if bits else []
+    heads += [f"Change from bf16, {scale.change_unit}", "Verdict", "Weights, MiB", "of bf16", "Note"]
+    rows = []
+    for row in metric.rows:
+        subject = row.record.subject
+        cells = [
+            MISSING if row.rank is None else str(row.rank),
+            subject.scheme.name,
+            subject.execution or MISSING,
+            subject.scheme.alias or MISSING,
+            scale.value(row.record.value if row.record.measured else None),
+            scale.interval(row.interval),
+        ]
+        cells += [_number(row.record.details.get("bits_per_byte"))] if bits else []
+        cells += [
+            _change(row),
+            row.comparison.verdict if row.comparison else MISSING,
+            mebibytes(row.record.weight_bytes),
+            percent(row.weight_ratio),
+            row.note or "",
+        ]
+        rows.append(tuple(cells))
+    kinds = tuple(_kind(row) for row in metric.rows)
+    return _without_empty(Table(heads=tuple(heads), rows=tuple(rows), labels=4, kinds=kinds))
+
+
+def _change(row: Row) -> str:
+    if row.comparison is None:
+        return MISSING
+    return scale_of(row.record.metric).change_interval(row.comparison.change)
+
+
+def _kind(row: Row) -> Kind:
+    if not row.record.measured:
+        return "unmeasured"
+    if row.record.subject.is_reference:
+        return "reference"
+    if row.comparison is None or row.comparison.verdict == "equivalent or better":
+        return ""
+    return row.comparison.verdict
+
+
+def _without_empty(table: Table) -> Table:
+    """The table without the columns that say nothing."""
+    columns = list(zip(*table.rows, strict=True))
+    keep = [i for i, column in enumerate(columns) if i == 1 or any(cell not in ("", MISSING) for cell in column)]
+    return Table(
+        heads=tuple(table.heads[i] for i in keep),
+        rows=tuple(tuple(row[i] for i in keep) for row in table.rows),
+        labels=sum(i < table.labels for i in keep),
+        kinds=table.kinds,
+    )
+
+
+def _number(value: float | None) -> str:
+    return MISSING if value is None else f"{value:,.0f}" if value == round(value) else f"{value:.5g}"
+
+
+def format_pairs(metric: MetricAnalysis) -> Table:
+    """FP8 minus INT8 by granularity, a pair of columns for each execution."""
+    executions = unique(pair.reference.subject.execution for pair in metric.format_pairs)
+    ladder = unique(pair.reference.subject.scheme.granularity for pair in metric.format_pairs)
+    found = {_place(pair): pair for pair in metric.format_pairs}
+    unit = scale_of(metric.metric).change_unit
+    heads = ["Granularity"]
+    for execution in executions:
+        heads += [f"FP8 minus INT8, {unit}{_suffix(execution)}", f"Finding{_suffix(execution)}"]
+    rows = []
+    for granularity in ladder:
+        cells = [granularity or MISSING]
+        for execution in executions:
+            cells += _pair_cells(found.get((granularity, execution)))
+        rows.append(tuple(cells))
+    return Table(heads=tuple(heads), rows=tuple(rows))
+
+
+def _suffix(execution: str | None) -> str:
+    return f" ({execution})" if execution else ""
+
+
+def _place(pair: Pair) -> tuple[str | None, str | None]:
+    return pair.reference.subject.scheme.granularity, pair.reference.subject.execution
+
+
+def _pair_cells(pair: Pair | None) -> list[str]:
+    if pair is None:
+        return [MISSING, "one of the two was not measured"]
+    if pair.comparison is None:
+        return [MISSING, pair.note or ""]
+    change = scale_of(pair.candidate.metric).change_interval(pair.comparison.change)
+    names = [record.subject.scheme.format or "" for record in (pair.reference, pair.candidate)]
+    return [change, _finding(pair, names[0].upper(), names[1].upper())]
+
+
+def _finding(pair: Pair, reference: str, candidate: str) -> str:
+    assert pair.comparison is not None
+    loss = pair.comparison.loss
+    if loss.covers_zero:
+        return f"not distinguishable at n={pair.comparison.items:,}"
+    return f"{reference if loss.low > 0 else candidate} better"
+
+
+def trends(metric: MetricAnalysis) -> Table:
+    """The change from bf16 by granularity, a column for each format and execution."""
+    ladder = sorted({point.granularity for trend in metric.trends for point in trend.points}, key=coarseness)
+    unit = scale_of(metric.metric).change_unit
+    heads = [f"{trend.format.upper()}{_suffix(trend.execution)}, {unit}" for trend in metric.trends]
+    columns = [{point.granularity: _change(point.row) for point in trend.points} for trend in metric.trends]
+    rows = [(granularity, *(column.get(granularity, MISSING) for column in columns)) for granularity in ladder]
+    return Table(heads=("Granularity", *heads), rows=tuple(rows))
+
+
+def execution_pairs(metric: MetricAnalysis) -> Table:
+    """Real minus simulated, scheme by scheme."""
+    unit = scale_of(metric.metric).change_unit
+    rows = []
+    for pair in metric.execution_pairs:
+        name = pair.reference.subject.scheme.name
+        comparison = pair.comparison
+        if comparison is None:
+            rows.append((name, MISSING, MISSING, MISSING, pair.note or ""))
+            continue
+        change = scale_of(metric.metric).change_interval(comparison.change)
+        flips = (str(comparison.lost), str(comparison.gained)) if unit == "points" else (MISSING, MISSING)
+        rows.append((name, change, *flips, _finding(pair, "simulated", "real")))
+    heads = ("Scheme", f"Real minus simulated, {unit}", "Right to wrong", "Wrong to right", "Finding")
+    return _without_empty_tail(Table(heads=heads, rows=tuple(rows)))
+
+
+def _without_empty_tail(table: Table) -> Table:
+    keep = [i for i in range(len(table.heads)) if i < 2 or any(row[i] not in ("", MISSING) for row in table.rows)]
+    return Table(
+        heads=tuple(table.heads[i] for i in keep), rows=tuple(tuple(row[i] for i in keep) for row in table.rows)
+    )
+
+
+def details(metric: MetricAnalysis) -> Table | None:
+    """Further numbers of the recipe, or ``None`` if it reports none."""
+    keys = unique(key for row in metric.rows for key in row.record.details)
+    if not keys:
+        return None
+    rows = [
+        (row.label, *(_number(row.record.details.get(key)) for key in keys))
+        for row in metric.rows
+        if row.record.details
+    ]
+    return Table(heads=("Variant", *(_DETAILS.get(key, key.replace("_", " ")) for key in keys)), rows=tuple(rows))
+
+
+def groups(metric: MetricAnalysis) -> Table | None:
+    """Accuracy by group of bf16, the best and the worst, or ``None`` if the metric has no groups."""
+    if not metric.groups:
+        return None
+    names = sorted({name for column in metric.groups for name in column.counts})
+    rows = []
+    for name in names:
+        counts = [column.counts.get(name, (0, 0)) for column in metric.groups]
+        shares = [scale_of(metric.metric).value(right / total) if total else MISSING for right, total in counts]
+        rows.append((name.replace("_", " "), f"{max(total for _, total in counts):,}", *shares))
+    heads = ("Group", "Questions", *(f"{column.label}, %" for column in metric.groups))
+    return Table(heads=heads, rows=tuple(rows))
+
+
+def datasets(model: ModelAnalysis) -> Table:
+    """Which items each metric was measured on."""
+    rows = [
+        (
+            metric.metric.name,
+            str(metric.metric.version),
+            dataset.name,
+            dataset.sha256,
+            f"{dataset.items:,}",
+            f"{dataset.limit:,}" if dataset.limit else "all",
+            str(dataset.seed),
+        )
+        for metric in model.metrics
+        for dataset in metric.datasets
+    ]
+    return Table(
+        heads=("Metric", "Version", "Dataset", "Dataset sha256", "Items", "Limit", "Seed"), rows=tuple(rows), labels=4
+    )
+
+
+def provenance(model: ModelAnalysis, margins: Margins) -> Table:
+    """What was measured, where, with what, and by which statistics."""
+    records = model.records
+    created = sorted(record.created for record in records if record.created)
+    environments = unique(record.environment for record in records)
+    rows = [
+        ("Model", model.model),
+        ("Model sha256", _listed(record.subject.model_sha256 for record in records)),
+        ("Engine", _listed(record.subject.engine for record in records)),
+        ("Device", _listed(each.device for each in environments)),
+        ("Hardware", _listed(each.hardware for each in environments)),
+        ("dtype of the reference", _listed(each.dtype for each in environments)),
+        ("Threads", _listed(str(each.threads) for each in environments)),
+        ("Versions", _listed(_versions(record) for record in records)),
+        ("Created", joined(unique(created[:1] + created[-1:])).replace(" and ", " to ") or MISSING),
+        ("Measuring time", f"{sum(record.seconds for record in records):,.1f} s"),
+        ("Margins", f"accuracy {100 * margins.accuracy:g} points, ln PPL {margins.log_perplexity:g}"),
+        ("Confidence", f"{CONFIDENCE:.0%}"),
+        ("Bootstrap", f"{RESAMPLES:,} resamples, seed {BOOTSTRAP_SEED}"),
+    ]
+    return Table(heads=("", ""), rows=tuple(rows), labels=2)
+
+
+def _versions(record: Record) -> str:
+    return ", ".join(f"{name} {version}" for name, version in sorted(record.environment.versions.items()))
+
+
+def _listed(values: Iterable[str]) -> str:
+    return "; ".join(unique(value for value in values if value)) or MISSING
