@@ -126,12 +126,24 @@ def perplexities(count: int, *, mean_nats: float = 0.5, seed: int = 0) -> Perple
     return Perplexities(nats=nats, tokens=tokens, units=tokens, floor_nats=[0.95 * value for value in nats])
 
 
-def changed_perplexities(
-    reference: Perplexities, *, change: float, noise: float = 0.005, seed: int = 0
-) -> Perplexities:
-    """The reference's documents with ``change`` nats a token added, and noise with deviation ``noise``."""
+def autoregressive(count: int, correlation: float, seed: int) -> list[float]:
+    """Standard normal values, each correlated with the one before it."""
     draw = random.Random(seed)
-    nats = [n + size * draw.gauss(change, noise) for n, size in zip(reference.nats, reference.tokens, strict=True)]
+    values = [draw.gauss(0, 1)]
+    while len(values) < count:
+        values.append(correlation * values[-1] + math.sqrt(1 - correlation**2) * draw.gauss(0, 1))
+    return values
+
+
+def changed_perplexities(
+    reference: Perplexities, *, change: float, noise: float = 0.005, correlation: float = 0.0, seed: int = 0
+) -> Perplexities:
+    """The reference's documents with ``change`` nats a token added, and noise with deviation ``noise``.
+
+    ``correlation`` is that of the noise of neighbouring documents.
+    """
+    changes = [change + noise * value for value in autoregressive(len(reference), correlation, seed)]
+    nats = [n + size * added for n, size, added in zip(reference.nats, reference.tokens, changes, strict=True)]
     return Perplexities(nats=nats, tokens=reference.tokens, units=reference.units, floor_nats=reference.floor_nats)
 
 

@@ -20,6 +20,8 @@ from quantsuite.adapters.transformers import TransformersEngine
 from quantsuite.evaluate import data, multiple_choice, windows
 from quantsuite.evaluate.data import Document, Examination
 from quantsuite.evaluate.perplexity import score_text
+from quantsuite.records import Choices
+from quantsuite.tasks import TASKS, Sources
 
 INSTALL = "the oracle is not installed: pip install 'lm-eval[hf]'"
 lm_eval = pytest.importorskip("lm_eval", reason=INSTALL)
@@ -29,7 +31,7 @@ from lm_eval.api.model import LM  # noqa: E402
 from lm_eval.api.task import ConfigurableTask  # noqa: E402
 from lm_eval.tasks.wikitext.preprocess_wikitext import process_results, wikitext_detokenizer  # noqa: E402
 
-PAGES = 4
+PAGES = 2
 SUBJECTS = ("anatomy", "world_religions", "college_physics")
 LETTER_TOLERANCE = 1e-3
 
@@ -109,8 +111,6 @@ def test_words_and_bytes_of_pages_are_the_harnesss(wikitext_pages: tuple[Documen
 def test_wikitext_perplexities_are_the_harnesss(
     tiny: tuple[PreTrainedModel, PreTrainedTokenizerBase], wikitext_pages: tuple[Document, ...]
 ) -> None:
-    from quantsuite.tasks import TASKS, Sources
-
     model, tokenizer = tiny
     sources = Sources(wikitext=local("QUANTSUITE_WIKITEXT", "WikiText-2"), limit=PAGES)
     ours = TASKS["wikitext2/document"].prepare(tokenizer, sources, 512)
@@ -226,32 +226,37 @@ def test_prompts_are_the_harnesss(source: str, tmp_path: Path, monkeypatch: pyte
     assert {multiple_choice.prompts(examination, q.subject, [q])[0] for q in examination.questions} == theirs
 
 
-@pytest.mark.parametrize("source", EXAMINATIONS)
-def test_letters_likelihoods_are_the_harnesss(
+@pytest.fixture(scope="module", params=EXAMINATIONS)
+def answered(
+    request: pytest.FixtureRequest,
     tiny: tuple[PreTrainedModel, PreTrainedTokenizerBase],
     long_context: PreTrainedModel,
-    source: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    examination = EXAMINATIONS[source]()
-    model, tokenizer = (tiny[0] if source == "world" else long_context), tiny[1]
-    samples = harness_samples(harness(model, tokenizer), examination, tmp_path, monkeypatch)
-    ours = torch.tensor(multiple_choice.direct(TransformersEngine(model), tokenizer, examination).log_likelihoods)
-    theirs = torch.tensor([[float(r[0]) for r in sample["filtered_resps"]] for sample in samples])
-    torch.testing.assert_close(ours, theirs, rtol=0, atol=LETTER_TOLERANCE)
+    tmp_path_factory: pytest.TempPathFactory,
+) -> tuple[Choices, list[dict[str, Any]]]:
+    """What the suite and the harness make of the same questions."""
+    examination = EXAMINATIONS[request.param]()
+    model, tokenizer = (tiny[0] if request.param == "world" else long_context), tiny[1]
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        folder = tmp_path_factory.mktemp("harness")
+        samples = harness_samples(harness(model, tokenizer), examination, folder, monkeypatch)
+    return multiple_choice.direct(TransformersEngine(model), tokenizer, examination), samples
 
 
-@pytest.mark.parametrize("source", EXAMINATIONS)
-def test_right_answers_are_the_harnesss(
-    tiny: tuple[PreTrainedModel, PreTrainedTokenizerBase],
-    long_context: PreTrainedModel,
-    source: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    examination = EXAMINATIONS[source]()
-    model, tokenizer = (tiny[0] if source == "world" else long_context), tiny[1]
-    samples = harness_samples(harness(model, tokenizer), examination, tmp_path, monkeypatch)
-    choices = multiple_choice.direct(TransformersEngine(model), tokenizer, examination)
+def harness_likelihoods(samples: list[dict[str, Any]]) -> torch.Tensor:
+    return torch.tensor([[float(response[0]) for response in sample["filtered_resps"]] for sample in samples])
+
+
+def test_letters_likelihoods_are_the_harnesss(answered: tuple[Choices, list[dict[str, Any]]]) -> None:
+    choices, samples = answered
+    ours = torch.tensor(choices.log_likelihoods)
+    torch.testing.assert_close(ours, harness_likelihoods(samples), rtol=0, atol=LETTER_TOLERANCE)
+
+
+def test_answers_are_the_harnesss(answered: tuple[Choices, list[dict[str, Any]]]) -> None:
+    choices, samples = answered
+    assert choices.predicted == harness_likelihoods(samples).argmax(-1).tolist()
+
+
+def test_right_answers_are_the_harnesss(answered: tuple[Choices, list[dict[str, Any]]]) -> None:
+    choices, samples = answered
     assert [float(right) for right in choices.correct] == [sample["acc"] for sample in samples]

@@ -26,7 +26,9 @@ RECORD = "quantsuite_record"
 EXECUTION_NAMES = ("simulated", "real")
 BASELINES = Path("reports/baselines")
 
-settings.register_profile("ci", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile(
+    "ci", max_examples=25, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
 settings.register_profile("thorough", max_examples=2000, deadline=None)
 settings.load_profile("ci")
 

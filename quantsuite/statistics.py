@@ -219,6 +219,18 @@ def compare(reference: Items, candidate: Items, better: Direction, margins: Marg
     )
 
 
+def _place(items: Items, better: Direction) -> tuple[float, list[float]]:
+    """What sorts candidates on the same items, the best first."""
+    match items:
+        case Choices():
+            outcomes, units = [float(right) for right in items.correct], len(items)
+        case Perplexities():
+            outcomes, units = items.nats, sum(items.units)
+        case _:
+            raise ValueError(f"{type(items).__name__} has no paired comparison")
+    return (1 if better == "lower" else -1) * math.fsum(outcomes) / units, outcomes
+
+
 def shared_ranks(items: Sequence[Items], better: Direction) -> list[int]:
     """The rank of each candidate, 1 the best.
 
@@ -226,9 +238,9 @@ def shared_ranks(items: Sequence[Items], better: Direction) -> list[int]:
     the paired interval between the two covers zero; otherwise it opens a new group, whose rank is one
     more than the number of candidates before it.  A shared rank says "not distinguishable from the
     group's first on these items"; intervals are not corrected for the number of comparisons.
+    Equal estimates are ordered by their outcomes, so that ranks do not depend on the order given.
     """
-    sign = 1 if better == "lower" else -1
-    order = sorted(range(len(items)), key=lambda i: sign * paired_change(items[0], items[i]).estimate)
+    order = sorted(range(len(items)), key=lambda i: _place(items[i], better))
     ranks = [0] * len(items)
     leader = -1
     for position, index in enumerate(order):

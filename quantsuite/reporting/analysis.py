@@ -266,8 +266,12 @@ def _format_pairs(records: Sequence[Record], margins: Margins) -> list[Pair]:
         }
         for name in COMPARED_FORMATS
     )
-    keys = sorted(reference.keys() & candidate.keys(), key=lambda key: (coarseness(key[0]), key[1] or ""))
+    keys = sorted(reference.keys() & candidate.keys(), key=lambda key: (coarseness(key[0]), _execution_order(key[1])))
     return _pairs([(reference[key], candidate[key]) for key in keys], margins)
+
+
+def _execution_order(execution: str | None) -> int:
+    return EXECUTION_PAIR.index(execution) if execution in EXECUTION_PAIR else -1
 
 
 def _execution_pairs(records: Sequence[Record], margins: Margins) -> list[Pair]:
@@ -303,8 +307,7 @@ def _trends(rows: Sequence[Row], margins: Margins) -> list[Trend]:
     series = [row for row in comparable if coarseness(row.record.subject.scheme.granularity)[0] < 3]
     series.sort(key=lambda row: coarseness(row.record.subject.scheme.granularity))
     keys = unique((row.record.subject.scheme.format, row.record.subject.execution) for row in series)
-    order = {name: index for index, name in enumerate((*COMPARED_FORMATS, *EXECUTION_PAIR))}
-    keys.sort(key=lambda key: [order.get(part or "", len(order)) for part in key])
+    keys.sort(key=lambda key: (key[0] not in COMPARED_FORMATS, key[0] == COMPARED_FORMATS[1], _execution_order(key[1])))
     trends = []
     for form, execution in keys:
         own = [

@@ -13,13 +13,19 @@ from quantsuite.reporting.analysis import (
     Point,
     Row,
     Trend,
+    coarseness,
     unique,
 )
-from quantsuite.reporting.wording import count, enumerate_variants, joined, scale_of
+from quantsuite.reporting.wording import approximately, count, enumerate_variants, items_of, joined, scale_of
 from quantsuite.statistics import CONFIDENCE, Comparison
 
 WORSE = "Does lower precision give worse results?"
+WORSE_RULE = "A variant is worse if the paired interval of its loss against bf16 lies above zero."
 GROUP_SIZE = "Do INT8 and FP8 need the same group size?"
+GROUP_SIZE_RULE = (
+    "A granularity suffices if the paired interval of its loss against the finest granularity of its format "
+    "lies within the margin, and so do those between the two."
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,9 +39,10 @@ class Finding:
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """A question with its answer over all metrics of a model."""
+    """A question with its answer over all metrics of a model, and the rule that gives it."""
 
     question: str
+    rule: str
     summary: str
     findings: tuple[Finding, ...]
 
@@ -57,16 +64,16 @@ def floor_sentence(metric: MetricAnalysis) -> str | None:
 def _worse(model: ModelAnalysis) -> Answer:
     findings = tuple(_worse_in(metric) for metric in model.metrics if metric.compared)
     summary = _summarize(findings) or "Not answered: no quantized scheme was compared with bf16."
-    return Answer(question=WORSE, summary=summary, findings=findings)
+    return Answer(question=WORSE, rule=WORSE_RULE, summary=summary, findings=findings)
 
 
 def _summarize(findings: Sequence[Finding]) -> str:
-    """``Yes in a and b; undecided in c.``"""
+    """``Yes, beyond the margin: a and b; undecided: c.``"""
     by_answer: dict[str, list[str]] = {}
     for finding in findings:
         by_answer.setdefault(finding.answer, []).append(finding.subject)
-    text = "; ".join(f"{answer} in {joined(subjects)}" for answer, subjects in by_answer.items())
-    return text[:1].upper() + text[1:] + "." if text else ""
+    text = "; ".join(f"{answer}: {joined(subjects)}" for answer, subjects in by_answer.items())
+    return f"{_capital(text)}." if text else ""
 
 
 def _worse_in(metric: MetricAnalysis) -> Finding:
@@ -74,11 +81,11 @@ def _worse_in(metric: MetricAnalysis) -> Finding:
     worse, better = _worse_rows(rows), _better_rows(rows)
     lasting = [row for row in worse if row in _holm(rows)]
     if lasting:
-        answer = "yes"
+        answer = _extent(lasting)
     elif worse:
         answer = "undecided"
     else:
-        answer = "not distinguishable" if not better else "no"
+        answer = "no" if better else "not distinguishable"
     sentences = [
         *(_format_sentence(metric, form) for form in unique(row.record.subject.scheme.format for row in rows)),
         *_chance_sentence(rows, worse, lasting),
@@ -87,6 +94,14 @@ def _worse_in(metric: MetricAnalysis) -> Finding:
         *_margin_sentences(metric),
     ]
     return Finding(subject=metric.metric.name, answer=answer, sentences=tuple(sentences))
+
+
+def _extent(rows: Sequence[Row]) -> str:
+    """Whether a loss that is there matters."""
+    verdicts = {_comparison(row).verdict for row in rows}
+    if "worse" in verdicts:
+        return "yes, beyond the margin"
+    return "yes, within the margin" if verdicts == {"equivalent or better"} else "yes"
 
 
 def _worse_rows(rows: Sequence[Row]) -> list[Row]:
@@ -116,7 +131,7 @@ def _comparison(row: Row) -> Comparison:
 def _sample(metric: MetricAnalysis) -> str:
     """``n=1,000 questions``, or the range where rows differ."""
     sizes = sorted({_comparison(row).items for row in metric.compared})
-    return f"n={' to '.join(f'{size:,}' for size in unique((sizes[0], sizes[-1])))} {scale_of(metric.metric).items}"
+    return f"n={' to '.join(f'{size:,}' for size in unique((sizes[0], sizes[-1])))} {items_of(metric.metric)}"
 
 
 def _format_sentence(metric: MetricAnalysis, form: str | None) -> str:
@@ -129,8 +144,7 @@ def _format_sentence(metric: MetricAnalysis, form: str | None) -> str:
     if better:
         parts.append(f"{len(better)} of {len(rows)} are distinguishably better than bf16: {_names(better)}")
     if rest == len(rows):
-        subject = "the only variant is" if rest == 1 else f"all {rest} variants are"
-        parts.append(f"{subject} not distinguishable from bf16 at {_sample(metric)}")
+        parts.append(f"not distinguishable from bf16 at {_sample(metric)} ({count(rest, 'variants')})")
     elif rest:
         parts.append(f"the other {rest} {'is' if rest == 1 else 'are'} not distinguishable at {_sample(metric)}")
     return f"{(form or 'bf16').upper()}: {'; '.join(parts)}."
@@ -173,18 +187,16 @@ def _margin_sentences(metric: MetricAnalysis) -> list[str]:
     sentences = [f"Against the margin of {scale.margin(_comparison(rows[0]).margin)}: {joined(counted)}."]
     needed = sorted({size for row in rows if (size := _comparison(row).items_to_decide) is not None})
     if needed:
-        span = " to ".join(f"{size:,}" for size in unique((needed[0], needed[-1])))
-        sentences.append(
-            f"About {span} {scale.items} would decide what is undecided, if the changes stay as estimated."
-        )
+        span = " to ".join(unique((approximately(needed[0]), approximately(needed[-1]))))
+        items = items_of(metric.metric)
+        sentences.append(f"About {span} {items} would decide what is undecided, if the changes stay as estimated.")
     return sentences
 
 
 @dataclass(frozen=True, kw_only=True)
 class Need:
-    """The coarsest granularity that suffices for a format; not ``decided`` if a coarser one may too."""
+    """The coarsest granularity that is known to suffice; not ``decided`` if a coarser one may too."""
 
-    format: str
     granularity: str
     decided: bool
     sentence: str
@@ -200,17 +212,22 @@ def _group_size(model: ModelAnalysis) -> Answer:
     summary = _summarize(findings)
     if not summary:
         summary = "Not answered: it takes both formats in two granularities or more of one execution, and bf16."
-    return Answer(question=GROUP_SIZE, summary=summary, findings=tuple(findings))
+    return Answer(question=GROUP_SIZE, rule=GROUP_SIZE_RULE, summary=summary, findings=tuple(findings))
 
 
 def _same_need(metric: MetricAnalysis, trends: Sequence[Trend]) -> Finding:
     needs = [need(metric, trend) for trend in trends]
-    if not all(each.decided for each in needs):
-        answer = "undecided"
-    else:
-        answer = "yes" if len({each.granularity for each in needs}) == 1 else "no"
     subject = " ".join(part for part in (metric.metric.name, trends[0].execution) if part)
-    return Finding(subject=subject, answer=answer, sentences=tuple(each.sentence for each in needs))
+    return Finding(subject=subject, answer=_agreement(needs), sentences=tuple(each.sentence for each in needs))
+
+
+def _agreement(needs: Sequence[Need]) -> str:
+    if all(each.decided for each in needs):
+        return "yes" if len({each.granularity for each in needs}) == 1 else "no"
+    coarsest = min(needs, key=lambda each: coarseness(each.granularity))
+    # A format that needs a finer granularity than already suffices for the other differs from it for certain.
+    finer = [each for each in needs if each.decided and coarseness(each.granularity) > coarseness(coarsest.granularity)]
+    return "no" if finer else "undecided"
 
 
 def need(metric: MetricAnalysis, trend: Trend) -> Need:
@@ -222,43 +239,54 @@ def need(metric: MetricAnalysis, trend: Trend) -> Need:
             break
         enough = point
     decided = stop is None or (stop.against_finest is not None and stop.against_finest.verdict == "worse")
+    sufficient = _sufficient_sentence(metric, trend, enough, stop)
     return Need(
-        format=trend.format,
         granularity=enough.granularity,
         decided=decided,
-        sentence=f"{trend.format.upper()}: {_need_sentence(metric, trend, enough, stop)}",
+        sentence=f"{trend.format.upper()}: {_distinguishable_sentence(metric, trend)} {sufficient}",
     )
 
 
-def _need_sentence(metric: MetricAnalysis, trend: Trend, enough: Point, stop: Point | None) -> str:
-    finest = trend.points[-1].granularity
-    evidence = _against(metric, enough, finest)
+def _distinguishable_sentence(metric: MetricAnalysis, trend: Trend) -> str:
+    """The coarsest granularity up to which none is distinguishable from the finest."""
+    finest = coarsest = trend.points[-1]
+    other = None
+    for point in reversed(trend.points[:-1]):
+        if point.against_finest is None or not point.against_finest.loss.covers_zero:
+            other = point
+            break
+        coarsest = point
+    against = f"from {finest.granularity} at {_sample(metric)}"
+    parts = []
+    if coarsest is not finest:
+        parts.append(f"{coarsest.granularity} is not distinguishable {against} (loss {_loss_of(metric, coarsest)})")
+    if other is not None:
+        how = "is distinguishable" if parts else f"is distinguishable {against}"
+        parts.append(f"{other.granularity} {how} (loss {_loss_of(metric, other)})")
+    return f"{'; '.join(parts)}."
+
+
+def _sufficient_sentence(metric: MetricAnalysis, trend: Trend, enough: Point, stop: Point | None) -> str:
     if stop is None:
-        return f"{enough.granularity}, the coarsest, suffices{evidence}."
-    if enough.granularity == finest:
-        text = f"{finest}, the finest, suffices by definition"
-    else:
-        text = f"{enough.granularity} suffices{evidence}"
+        return f"The coarsest, {enough.granularity}, suffices."
+    known = "" if enough is trend.points[-1] else f"{enough.granularity} suffices; "
     if stop.against_finest is None:
-        return f"{text}; {stop.granularity} could not be compared with {finest}."
+        return f"{known}{stop.granularity} could not be compared."
+    lost = f"it loses {_loss_of(metric, stop)}"
     if stop.against_finest.verdict == "worse":
-        return f"{text}; {stop.granularity} does not{_against(metric, stop, finest)}."
-    return f"{text}; {stop.granularity} is undecided{_against(metric, stop, finest)}{_open_end(metric, stop)}."
+        known = known or f"{enough.granularity} is needed; "
+        return f"{known}{stop.granularity} does not suffice: {lost}."
+    size = stop.against_finest.items_to_decide
+    decide = "" if size is None else f"; about {approximately(size)} {items_of(metric.metric)} would decide"
+    return f"{known}{'whether' if known else 'Whether'} {stop.granularity} suffices is undecided: {lost}{decide}."
 
 
-def _against(metric: MetricAnalysis, point: Point, finest: str) -> str:
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def _loss_of(metric: MetricAnalysis, point: Point) -> str:
     if point.against_finest is None:
-        return ""
+        return "an amount that could not be compared"
     scale = scale_of(metric.metric)
-    distinct = "" if point.against_finest.loss.covers_zero else ", distinguishable"
-    if point.against_finest.loss.covers_zero:
-        distinct = f", not distinguishable at n={point.against_finest.items:,}"
-    return f" (loss against {finest} {scale.change_interval(point.against_finest.loss)} {scale.change_unit}{distinct})"
-
-
-def _open_end(metric: MetricAnalysis, point: Point) -> str:
-    assert point.against_finest is not None
-    margin = scale_of(metric.metric).margin(point.against_finest.margin)
-    text = f", as its interval holds the margin of {margin}"
-    size = point.against_finest.items_to_decide
-    return text if size is None else f"{text}; about {count(size, scale_of(metric.metric).items)} would decide"
+    return f"{scale.change_interval(point.against_finest.loss)} {scale.change_unit}"

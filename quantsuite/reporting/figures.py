@@ -15,7 +15,7 @@ from matplotlib.lines import Line2D
 
 from quantsuite.reporting.analysis import MetricAnalysis, ModelAnalysis, coarseness, unique
 from quantsuite.reporting.wording import scale_of
-from quantsuite.statistics import Comparison, Interval
+from quantsuite.statistics import Interval
 
 INK = "#5f6368"
 """Every line and letter; where the page sets the colour it is replaced by ``currentColor``."""
@@ -70,23 +70,23 @@ def plots(model: ModelAnalysis, slug: str) -> list[Plot]:
     drawn = []
     if ranking:
         caption = (
-            "Paired change with its interval. The solid line is bf16, the dashed line the margin; "
+            "Paired loss against bf16 with its interval. The solid line is bf16, the dashed line the margin; "
             "losses lie to the right. Filled: real; hollow: simulated."
         )
         rows = max(len(metric.compared) for metric in ranking)
         svg = _draw(ranking, _ranking_panel, 1.3 + 0.2 * rows, labels=0.5)
-        drawn.append(Plot(name=f"{slug}-ranking", title="Change from bf16", caption=caption, svg=svg))
+        drawn.append(Plot(name=f"{slug}-ranking", title="Loss against bf16", caption=caption, svg=svg))
     if pairs:
-        caption = "FP8 minus INT8, paired: to the right FP8 loses more. Filled: real; hollow: simulated."
+        caption = "Paired loss of FP8 against INT8: to the right FP8 is worse. Filled: real; hollow: simulated."
         svg = _draw(pairs, _pairs_panel, 3.0, labels=0.2)
         drawn.append(Plot(name=f"{slug}-formats", title="FP8 against INT8", caption=caption, svg=svg))
     if trends:
         caption = (
-            "Paired change from bf16 with its interval; losses lie above the solid line, the dashed line is the margin. "
-            "Filled, solid: real; hollow, dotted: simulated."
+            "Paired loss against bf16 with its interval; losses lie above the solid line, "
+            "the dashed line is the margin. Filled, solid: real; hollow, dotted: simulated."
         )
         svg = _draw(trends, _trend_panel, 3.2, labels=0.3)
-        drawn.append(Plot(name=f"{slug}-granularity", title="Change by granularity", caption=caption, svg=svg))
+        drawn.append(Plot(name=f"{slug}-granularity", title="Loss by granularity", caption=caption, svg=svg))
     return drawn
 
 
@@ -142,10 +142,6 @@ def _loss_label(metric: MetricAnalysis) -> str:
     return "loss, accuracy points" if scale.change_unit == "points" else f"loss, {scale.change_unit}"
 
 
-def _loss(comparison: Comparison) -> Interval:
-    return comparison.loss
-
-
 def _zero_and_margin(axes: Axes, metric: MetricAnalysis, *, upright: bool) -> None:
     line = axes.axhline if upright else axes.axvline
     margin = next(row.comparison.margin for row in metric.compared if row.comparison is not None)
@@ -162,7 +158,7 @@ def _ranking_panel(axes: Axes, metric: MetricAnalysis) -> None:
         subject = row.record.subject
         assert row.comparison is not None
         filled = _is_filled(subject.execution)
-        _dot(axes, position, _loss(row.comparison), factor, _colour(subject.scheme.format), filled=filled)
+        _dot(axes, position, row.comparison.loss, factor, _colour(subject.scheme.format), filled=filled)
     _zero_and_margin(axes, metric, upright=False)
     axes.set_yticks(range(len(rows)), [row.label for row in rows], fontsize=7.5)
     axes.set_ylim(len(rows) - 0.4, -0.6)
@@ -191,7 +187,7 @@ def _pairs_panel(axes: Axes, metric: MetricAnalysis) -> None:
     axes.set_yticks(range(len(ladder)), [name or "" for name in ladder])
     axes.set_ylim(len(ladder) - 0.4, -0.6)
     axes.tick_params(axis="y", length=0)
-    axes.set_xlabel(f"FP8 minus INT8: {_loss_label(metric)}")
+    axes.set_xlabel(f"FP8 against INT8: {_loss_label(metric)}")
     axes.set_title(metric.metric.name, loc="left")
 
 

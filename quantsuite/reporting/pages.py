@@ -66,7 +66,10 @@ def write_report(records: Sequence[Record], folder: Path, *, margins: Margins | 
     if not records:
         raise ValueError("no records to report on; run pytest tests_accuracy first")
     margins = margins or Margins()
-    sections = [_model_section(model, margins) for model in analyse(records, margins)]
+    sections = [
+        _model_section(model, f"{_slug(model.model)}-{number}", margins)
+        for number, model in enumerate(analyse(records, margins), 1)
+    ]
     words = {
         "models": sections,
         "summary": _summary(records),
@@ -93,8 +96,11 @@ def _summary(records: Sequence[Record]) -> str:
     return f"{text}, {missing} without a number (listed with the reason)." if missing else f"{text}."
 
 
-def _model_section(model: ModelAnalysis, margins: Margins) -> ModelSection:
-    slug = re.sub(r"[^a-z0-9]+", "-", model.model.lower()).strip("-") or "model"
+def _slug(name: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "model"
+
+
+def _model_section(model: ModelAnalysis, slug: str, margins: Margins) -> ModelSection:
     return ModelSection(
         name=model.model,
         slug=slug,
@@ -147,7 +153,7 @@ def _markdown_text(text: str) -> str:
 
 
 def _markdown_table(table: Table) -> str:
-    align = ["left" if index < table.labels else "right" for index in range(len(table.heads))]
+    align = ["right" if table.is_number(index) else "left" for index in range(len(table.heads))]
     rows = [[_markdown_text(cell) for cell in row] for row in table.rows]
     heads = [_markdown_text(head) for head in table.heads]
     return tabulate(rows, heads, tablefmt="pipe", colalign=align if rows else None, disable_numparse=True)
@@ -155,11 +161,8 @@ def _markdown_table(table: Table) -> str:
 
 def _html_table(table: Table) -> Markup:
     """A table that scrolls by itself, so that the page does not."""
-    classes = ["words" if index < table.labels else "number" for index in range(len(table.heads))]
-    classes = [
-        "note" if head in ("Note", "Finding") or head.startswith("Finding (") else name
-        for head, name in zip(table.heads, classes, strict=True)
-    ]
+    classes = ["number" if table.is_number(index) else "words" for index in range(len(table.heads))]
+    classes = ["verdict" if head == "Verdict" else name for head, name in zip(table.heads, classes, strict=True)]
     lines = ['<div class="scroll"><table>']
     if any(table.heads):
         lines.append(f"<thead>{_html_row('th', table.heads, classes)}</thead>")

@@ -8,11 +8,12 @@ from typing import Literal
 
 from quantsuite.records import Record
 from quantsuite.reporting.analysis import MetricAnalysis, ModelAnalysis, Pair, Row, coarseness, unique
-from quantsuite.reporting.wording import MISSING, heading, joined, mebibytes, percent, scale_of
+from quantsuite.reporting.wording import ACCURACY, MISSING, PERPLEXITY, heading, mebibytes, percent, scale_of
 from quantsuite.statistics import BOOTSTRAP_SEED, CONFIDENCE, RESAMPLES, Margins
 
 Kind = Literal["", "reference", "worse", "undecided", "unmeasured"]
 
+_WORDS = ("Verdict", "Finding", "Note")
 _DETAILS = {
     "bits_per_byte": "bits per byte",
     "floor_bits_per_byte": "floor, bits per byte",
@@ -38,6 +39,9 @@ class Table:
     labels: int = 1
     kinds: tuple[Kind, ...] = field(default=())
 
+    def is_number(self, column: int) -> bool:
+        return column >= self.labels and not self.heads[column].startswith(_WORDS)
+
     def kind(self, index: int) -> Kind:
         return self.kinds[index] if self.kinds else ""
 
@@ -49,7 +53,7 @@ def ranking(metric: MetricAnalysis) -> Table:
     interval = f"{CONFIDENCE:.0%} interval"
     heads = ["Rank", "Scheme", "Execution", "Alias", heading(metric.metric), interval]
     heads += ["bits per byte"] if bits else []
-    heads += [f"Change from bf16, {scale.change_unit}", "Verdict", "Weights, MiB", "of bf16", "Note"]
+    heads += [f"Change from bf16, {scale.change_unit}", "Verdict", "Weights, MiB", "Share of bf16's", "Note"]
     rows = []
     for row in metric.rows:
         subject = row.record.subject
@@ -107,14 +111,14 @@ def _number(value: float | None) -> str:
 
 
 def format_pairs(metric: MetricAnalysis) -> Table:
-    """FP8 minus INT8 by granularity, a pair of columns for each execution."""
+    """The change from INT8 to FP8 by granularity, a pair of columns for each execution."""
     executions = unique(pair.reference.subject.execution for pair in metric.format_pairs)
     ladder = unique(pair.reference.subject.scheme.granularity for pair in metric.format_pairs)
     found = {_place(pair): pair for pair in metric.format_pairs}
     unit = scale_of(metric.metric).change_unit
     heads = ["Granularity"]
     for execution in executions:
-        heads += [f"FP8 minus INT8, {unit}{_suffix(execution)}", f"Finding{_suffix(execution)}"]
+        heads += [f"Change from INT8 to FP8, {unit}{_suffix(execution)}", f"Finding{_suffix(execution)}"]
     rows = []
     for granularity in ladder:
         cells = [granularity or MISSING]
@@ -161,7 +165,7 @@ def trends(metric: MetricAnalysis) -> Table:
 
 
 def execution_pairs(metric: MetricAnalysis) -> Table:
-    """Real minus simulated, scheme by scheme."""
+    """The change from simulated to real, scheme by scheme."""
     unit = scale_of(metric.metric).change_unit
     rows = []
     for pair in metric.execution_pairs:
@@ -173,7 +177,7 @@ def execution_pairs(metric: MetricAnalysis) -> Table:
         change = scale_of(metric.metric).change_interval(comparison.change)
         flips = (str(comparison.lost), str(comparison.gained)) if unit == "points" else (MISSING, MISSING)
         rows.append((name, change, *flips, _finding(pair, "simulated", "real")))
-    heads = ("Scheme", f"Real minus simulated, {unit}", "Right to wrong", "Wrong to right", "Finding")
+    heads = ("Scheme", f"Change from simulated to real, {unit}", "Right to wrong", "Wrong to right", "Finding")
     return _without_empty_tail(Table(heads=heads, rows=tuple(rows)))
 
 
@@ -245,9 +249,9 @@ def provenance(model: ModelAnalysis, margins: Margins) -> Table:
         ("dtype of the reference", _listed(each.dtype for each in environments)),
         ("Threads", _listed(str(each.threads) for each in environments)),
         ("Versions", _listed(_versions(record) for record in records)),
-        ("Created", joined(unique(created[:1] + created[-1:])).replace(" and ", " to ") or MISSING),
+        ("Created", " to ".join(unique(created[:1] + created[-1:])) or MISSING),
         ("Measuring time", f"{sum(record.seconds for record in records):,.1f} s"),
-        ("Margins", f"accuracy {100 * margins.accuracy:g} points, ln PPL {margins.log_perplexity:g}"),
+        ("Margins", f"{ACCURACY.margin(margins.accuracy)}, {PERPLEXITY.margin(margins.log_perplexity)}"),
         ("Confidence", f"{CONFIDENCE:.0%}"),
         ("Bootstrap", f"{RESAMPLES:,} resamples, seed {BOOTSTRAP_SEED}"),
     ]

@@ -13,11 +13,12 @@ from rich.text import Text
 from quantsuite.gate import GateResult
 from quantsuite.records import Metric, Record
 from quantsuite.reporting.analysis import Row, by_metric, rows_of, unique
-from quantsuite.reporting.wording import MISSING, heading, scale_of
+from quantsuite.reporting.wording import ACCURACY, MISSING, PERPLEXITY, enumerate_variants, heading, scale_of
 from quantsuite.statistics import CONFIDENCE, Margins
 
 VARIANT_WIDTH = 22
-METRIC_WIDTH = 36
+METRIC_WIDTH = 31
+GAP = 2
 
 _STYLES = {"equivalent or better": "green", "worse": "red", "undecided": "yellow"}
 _SHORT = {"equivalent or better": "ok", "worse": "worse", "undecided": "undecided"}
@@ -25,15 +26,20 @@ _SHORT = {"equivalent or better": "ok", "worse": "worse", "undecided": "undecide
 
 @dataclass(frozen=True)
 class _ModelSummary:
-    """A model's table, cut into several where its metrics do not fit side by side."""
+    """A model's table, cut into several where its metrics do not fit side by side, and what its cells leave out."""
 
     model: str
     metrics: tuple[tuple[Metric, tuple[Row, ...]], ...]
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        side_by_side = max(1, (options.max_width - VARIANT_WIDTH) // METRIC_WIDTH)
+        longest = max(len(row.record.subject.scheme.name) for _, rows in self.metrics for row in rows)
+        side_by_side = max(1, (options.max_width - min(longest, VARIANT_WIDTH) - GAP) // (METRIC_WIDTH + GAP))
         for begin in range(0, len(self.metrics), side_by_side):
             yield self._table(self.metrics[begin : begin + side_by_side])
+        rows = [row for _, found in self.metrics for row in found]
+        for note in unique(row.note for row in rows if row.note):
+            variants = enumerate_variants(row.record for row in rows if row.note == note)
+            yield Text(f"{variants}: {note}", style="dim")
 
     def _table(self, metrics: Sequence[tuple[Metric, tuple[Row, ...]]]) -> Table:
         table = Table(title=self.model, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
@@ -58,21 +64,19 @@ def _units(metric: Metric) -> str:
 
 
 def _cell(row: Row | None) -> Text:
-    """The value with its interval; below it the change from bf16 and the verdict, or why there is none."""
+    """The value with its interval and verdict; below it the change from bf16."""
     if row is None:
         return Text(MISSING, style="dim")
     if not row.record.measured:
-        return Text(row.note or "", style="dim")
+        return Text(row.record.outcome, style="dim")
     scale = scale_of(row.record.metric)
     text = Text(scale.value(row.record.value))
     if row.interval is not None:
         text.append(f" {scale.interval(row.interval)}")
     if row.comparison is not None:
         verdict = row.comparison.verdict
-        text.append(f"\n{scale.change_interval(row.comparison.change)}", style="dim")
         text.append(f" {_SHORT[verdict]}", style=_STYLES[verdict])
-    if row.note:
-        text.append(f"\n{row.note}", style="dim")
+        text.append(f"\n{scale.change_interval(row.comparison.change)}", style="dim")
     return text
 
 
@@ -85,7 +89,7 @@ def terminal_summary(records: Sequence[Record], margins: Margins) -> RenderableT
         parts.append(_ModelSummary(model, metrics))
     legend = (
         f"{CONFIDENCE:.0%} intervals; changes are paired with bf16. ok: the loss is within the margin "
-        f"({100 * margins.accuracy:g} points, {margins.log_perplexity:g} ln PPL); worse: beyond it."
+        f"({ACCURACY.margin(margins.accuracy)}, {PERPLEXITY.margin(margins.log_perplexity)}); worse: beyond it."
     )
     return Group(*parts, Text(legend, style="dim"))
 

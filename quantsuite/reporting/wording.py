@@ -13,18 +13,13 @@ MISSING = "-"
 
 @dataclass(frozen=True, kw_only=True)
 class Scale:
-    """Factors, decimals and units of a metric's value and of its change.
-
-    ``items`` is what the metric's items are called.
-    """
+    """Factors, decimals and units of a metric's value and of its change."""
 
     factor: float
     decimals: int
-    unit: str
     change_factor: float
     change_decimals: int
     change_unit: str
-    items: str
 
     def value(self, value: float | None) -> str:
         return MISSING if value is None else f"{value * self.factor:.{self.decimals}f}"
@@ -46,18 +41,13 @@ class Scale:
         return f"{abs(value) * self.change_factor:.{self.change_decimals}f} {self.change_unit}"
 
     def margin(self, value: float) -> str:
-        return f"{value * self.change_factor:g} {self.change_unit}"
+        size = f"{value * self.change_factor:g}"
+        return f"{size} {self.change_unit.removesuffix('s') if size == '1' else self.change_unit}"
 
 
-ACCURACY = Scale(
-    factor=100, decimals=1, unit="%", change_factor=100, change_decimals=2, change_unit="points", items="questions"
-)
-PERPLEXITY = Scale(
-    factor=1, decimals=3, unit="", change_factor=1, change_decimals=5, change_unit="ln PPL", items="texts"
-)
-DIVERGENCE = Scale(
-    factor=1, decimals=6, unit="nats", change_factor=1, change_decimals=6, change_unit="nats", items="tokens"
-)
+ACCURACY = Scale(factor=100, decimals=1, change_factor=100, change_decimals=2, change_unit="points")
+PERPLEXITY = Scale(factor=1, decimals=3, change_factor=1, change_decimals=5, change_unit="ln PPL")
+DIVERGENCE = Scale(factor=1, decimals=6, change_factor=1, change_decimals=6, change_unit="nats")
 
 
 def scale_of(metric: Metric) -> Scale:
@@ -65,6 +55,19 @@ def scale_of(metric: Metric) -> Scale:
     if metric.unit == "accuracy":
         return ACCURACY
     return PERPLEXITY if metric.unit.endswith("perplexity") else DIVERGENCE
+
+
+def items_of(metric: Metric) -> str:
+    """What the metric's items are called."""
+    if metric.unit == "accuracy":
+        return "questions"
+    return "documents" if metric.name.endswith("/document") else "windows"
+
+
+def approximately(number: int) -> str:
+    """A number of two significant digits."""
+    digits = max(0, len(str(number)) - 2)
+    return f"{round(number, -digits):,}"
 
 
 def heading(metric: Metric) -> str:
@@ -77,7 +80,9 @@ def enumerate_variants(records: Iterable[Record]) -> str:
     """``int8-tensor (simulated, real), fp8-row (real)``."""
     executions: dict[str, list[str]] = {}
     for record in records:
-        executions.setdefault(record.subject.scheme.name, []).append(record.subject.execution or "")
+        found = executions.setdefault(record.subject.scheme.name, [])
+        if (record.subject.execution or "") not in found:
+            found.append(record.subject.execution or "")
     return ", ".join(
         f"{name} ({', '.join(sorted(found, reverse=True))})" if any(found) else name
         for name, found in executions.items()

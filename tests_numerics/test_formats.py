@@ -1,0 +1,66 @@
+"""Rounding to a number format, against oracles that the project did not write."""
+
+import ml_dtypes
+import numpy as np
+import pytest
+import torch
+
+from quantsuite import reference
+from quantsuite.formats import FORMATS, FP4_E2M1, FP6_E2M3, FP6_E3M2, FP8_E4M3, FP8_E5M2, Format
+
+ORACLES = {
+    FP8_E4M3: ml_dtypes.float8_e4m3fn,
+    FP8_E5M2: ml_dtypes.float8_e5m2,
+    FP6_E2M3: ml_dtypes.float6_e2m3fn,
+    FP6_E3M2: ml_dtypes.float6_e3m2fn,
+    FP4_E2M1: ml_dtypes.float4_e2m1fn,
+}
+
+formats = pytest.mark.parametrize("fmt", FORMATS.values(), ids=FORMATS)
+floats = pytest.mark.parametrize("fmt", ORACLES, ids=lambda fmt: fmt.name)
+
+
+def values_and_midpoints(fmt: Format) -> torch.Tensor:
+    """Every representable value, and every point halfway between neighbours, exact in float32."""
+    table = reference.representable(fmt)
+    return torch.cat([table, (table[1:] + table[:-1]) / 2]).float()
+
+
+@formats
+def test_representable_values_round_to_themselves(fmt: Format) -> None:
+    table = reference.representable(fmt).float()
+    assert torch.equal(fmt.round(table), table)
+
+
+@formats
+def test_rounding_is_to_nearest_with_ties_to_even(fmt: Format) -> None:
+    random = torch.randn(4000, generator=torch.Generator().manual_seed(0)) * fmt.max / 3
+    values = torch.cat([values_and_midpoints(fmt), random.clamp(-fmt.max, fmt.max)])
+    assert torch.equal(fmt.round(values).double(), reference.round_to(fmt, values))
+
+
+@floats
+def test_rounding_equals_ml_dtypes(fmt: Format) -> None:
+    random = torch.randn(4000, generator=torch.Generator().manual_seed(1)) * fmt.max / 3
+    values = torch.cat([values_and_midpoints(fmt), random.clamp(-fmt.max, fmt.max)])
+    expected = values.numpy().astype(ORACLES[fmt]).astype(np.float32)
+    assert np.array_equal(fmt.round(values).numpy(), expected)
+
+
+@floats
+def test_enumerated_values_are_those_of_ml_dtypes(fmt: Format) -> None:
+    codes = np.arange(2**fmt.bits, dtype=np.uint8).view(ORACLES[fmt]).astype(np.float64)
+    finite = np.unique(codes[np.isfinite(codes)])
+    assert np.array_equal(finite, reference.representable(fmt).unique().numpy())
+
+
+@pytest.mark.parametrize("fmt", [FP8_E4M3, FP8_E5M2], ids=lambda fmt: fmt.name)
+def test_rounded_values_are_exact_in_the_torch_dtype(fmt: Format) -> None:
+    values = fmt.round(values_and_midpoints(fmt))
+    assert torch.equal(values.to(fmt.storage).float(), values)
+
+
+@formats
+def test_values_beyond_the_largest_saturate(fmt: Format) -> None:
+    values = torch.tensor([fmt.max * 1.01, -fmt.max * 3, 1e30, -1e30])
+    assert fmt.round(values).tolist() == [fmt.max, -fmt.max, fmt.max, -fmt.max]
