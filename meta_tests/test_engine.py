@@ -38,8 +38,10 @@ def collected(engine: TransformersEngine, sequences: Sequence[list[int]], first:
 def expected(model: PreTrainedModel, sequences: Sequence[list[int]], first: Sequence[int]) -> list[Tensor]:
     """One sequence at a time through the model as it is."""
     rows = (model(input_ids=torch.tensor([sequence]), use_cache=False).logits[0] for sequence in sequences)
-    return [torch.log_softmax(r[f - 1 : -1].to(torch.promote_types(r.dtype, torch.float32)), -1)
-            for r, f in zip(rows, first, strict=True)]
+    return [
+        torch.log_softmax(r[f - 1 : -1].to(torch.promote_types(r.dtype, torch.float32)), -1)
+        for r, f in zip(rows, first, strict=True)
+    ]
 
 
 def error(ours: Sequence[Tensor], theirs: Sequence[Tensor]) -> float:

@@ -75,21 +75,20 @@ def wikitext_pages() -> tuple[Document, ...]:
 
 def harness(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, max_length: int | None = None) -> LM:
     huggingface = pytest.importorskip("lm_eval.models.huggingface", reason=INSTALL, exc_type=ImportError)
-    return huggingface.HFLM(
-        pretrained=model, tokenizer=tokenizer, batch_size=8, device="cpu", max_length=max_length
-    )
+    return huggingface.HFLM(pretrained=model, tokenizer=tokenizer, batch_size=8, device="cpu", max_length=max_length)
 
 
 def rolling_log_likelihoods(peer: LM, texts: Sequence[str]) -> list[float]:
-    requests = [
-        Instance(request_type="loglikelihood_rolling", doc={}, arguments=(text,), idx=0) for text in texts
-    ]
+    requests = [Instance(request_type="loglikelihood_rolling", doc={}, arguments=(text,), idx=0) for text in texts]
     return peer.loglikelihood_rolling(requests, disable_tqdm=True)
 
 
 def test_detokenized_pages_are_the_harnesss(wikitext_pages: tuple[Document, ...]) -> None:
-    changed = [page.text for page in wikitext_pages
-               if windows.detokenize(page.text) != wikitext_detokenizer({"page": page.text})]
+    changed = [
+        page.text
+        for page in wikitext_pages
+        if windows.detokenize(page.text) != wikitext_detokenizer({"page": page.text})
+    ]
     assert changed == []
 
 
