@@ -229,6 +229,7 @@ def test_metrics_and_models_stay_apart(tmp_path: Path) -> None:
     model, other = analyse(records, MARGINS)
     assert (model.model, other.model) == ("tiny", "tiny-outliers")
     assert [metric.metric.name for metric in model.metrics] == [DIRECT.name, PERPLEXITY.name]
+    assert all(len(metric.rows) == 1 for metric in (*model.metrics, *other.metrics))
     _, html = pages(records, tmp_path)
     assert html.count("<h2>") == 2
 

@@ -14,25 +14,14 @@ from scipy import stats
 from statsmodels.stats import contingency_tables, proportion
 
 from meta_tests import factories
+from meta_tests.tolerance import FALSE_ALARM, fewest
 from quantsuite import statistics
 from quantsuite.records import Choices, Items
 from quantsuite.statistics import CONFIDENCE, Interval, Margins, Verdict
 
-FALSE_ALARM = 1e-3
-"""Chance that a simulation misses its tolerance although the property holds (the seeds are fixed)."""
 SIMULATIONS = 300
 RESAMPLES = 300
 """Of each simulated interval: coverage is averaged over simulations, so that fewer than in a report do."""
-
-
-def fewest(trials: int, probability: float) -> int:
-    """The successes that a binomial count falls below with probability ``FALSE_ALARM``."""
-    return int(stats.binom.ppf(FALSE_ALARM, trials, probability))
-
-
-def most(trials: int, probability: float) -> int:
-    """The successes that a binomial count exceeds with probability ``FALSE_ALARM``."""
-    return int(stats.binom.isf(FALSE_ALARM, trials, probability))
 
 
 @pytest.mark.parametrize(

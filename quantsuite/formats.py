@@ -29,7 +29,7 @@ class Format(Protocol):
     def storage(self) -> torch.dtype | None: ...
 
     def round(self, values: Tensor) -> Tensor:
-        """The nearest representable values (float32), ties to even, saturating at ``max``."""
+        """The nearest representable values (float32), ties to even, saturating at ``max``; NaN stays NaN."""
         ...
 
 
@@ -75,9 +75,9 @@ class FloatFormat:
 
     def ulp(self, values: Tensor) -> Tensor:
         """Spacing of the representable values at each magnitude, as float32."""
-        exponent = torch.frexp(values.float()).exponent - 1
-        exponent = exponent.clamp(min=self.smallest_exponent) - self.mantissa_bits
-        return torch.ldexp(torch.ones_like(values, dtype=torch.float32), exponent)
+        normal = values.float().abs().clamp(min=2.0**self.smallest_exponent)
+        exponent = torch.frexp(normal).exponent - 1 - self.mantissa_bits
+        return torch.ldexp(torch.ones_like(normal), exponent)
 
     def round(self, values: Tensor) -> Tensor:
         ulp = self.ulp(values)

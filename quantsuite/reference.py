@@ -24,9 +24,12 @@ def representable(fmt: Format) -> Tensor:
 
 
 def round_to(fmt: Format, values: Tensor) -> Tensor:
-    """The nearest representable value, by comparing with all; of two, the even code (float64)."""
+    """The nearest representable value, by comparing with all; of two, the even code (float64).
+
+    Values are cut to ``max`` first: far beyond it, differences from all codes round to the same.
+    """
     table = representable(fmt)
-    distance = (values.double().unsqueeze(-1) - table).abs()
+    distance = (values.double().clamp(-fmt.max, fmt.max).unsqueeze(-1) - table).abs()
     nearest = distance.amin(-1, keepdim=True)
     zero = int((table == 0).nonzero()[0])
     even = (torch.arange(len(table)) - zero) % 2 == 0
@@ -36,7 +39,13 @@ def round_to(fmt: Format, values: Tensor) -> Tensor:
 
 
 def quantize_dequantize(tensor: Tensor, operand: Operand) -> Tensor:
-    """Symmetric quantization and its inverse with an exact scale (float64), shape of ``tensor``."""
+    """Symmetric quantization and its inverse with an exact scale (float64), shape of ``tensor``.
+
+    Raises:
+        ValueError: if the operand has a zero point.
+    """
+    if not operand.symmetric:
+        raise ValueError(f"{operand} has a zero point, the reference has none; compare with bounds.bound_element")
     view, shared = share_scales(tensor.double(), operand.granularity)
     scale = view.abs().amax(shared, keepdim=True) / operand.format.max
     scale = torch.where(scale == 0, torch.ones_like(scale), scale)

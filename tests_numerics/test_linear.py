@@ -9,46 +9,80 @@ from transformers import Qwen3Config, Qwen3ForCausalLM
 from quantsuite import reference
 from quantsuite.bounds import bound_execution
 from quantsuite.linear import QuantizedLinear, UnsupportedError, quantized, weight_bytes
-from quantsuite.scheme import CATALOGUE, Scheme
+from quantsuite.quantize import fake_quantize
+from quantsuite.scheme import CATALOGUE, EXECUTIONS, Execution, Scheme
 
 schemes = pytest.mark.parametrize("scheme", CATALOGUE, ids=str)
+SIMULATED = [Scheme.parse(name) for name in ("int4-g128-asym", "int8-row:int8-token", "fp8-b37x128:fp8-g128")]
+trainable = pytest.mark.parametrize("scheme", [*CATALOGUE, *SIMULATED], ids=str)
 dtypes = pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32], ids=str)
+executions = pytest.mark.parametrize("execution", EXECUTIONS)
 
 
-def make_linear(dtype: torch.dtype, rows: int = 37, bias: bool = False) -> nn.Linear:
+biases = pytest.mark.parametrize("bias", [0.0, 1000.0], ids=["no bias", "large bias"])
+
+
+def make_linear(dtype: torch.dtype, bias: float = 0.0) -> nn.Linear:
+    """A layer of 37 rows, an odd number; ``bias`` is the deviation of its bias, which 0 leaves out."""
     torch.manual_seed(0)
-    return nn.Linear(1024, rows, bias=bias, dtype=dtype)
+    linear = nn.Linear(512, 37, bias=bias > 0, dtype=dtype)
+    if bias > 0:
+        nn.init.normal_(linear.bias, std=bias)
+    return linear
 
 
 def activations(tokens: int, dtype: torch.dtype) -> torch.Tensor:
-    return torch.randn(tokens, 1024, generator=torch.Generator().manual_seed(tokens)).to(dtype)
+    return torch.randn(tokens, 512, generator=torch.Generator().manual_seed(tokens)).to(dtype)
 
 
 @schemes
 @dtypes
-@pytest.mark.parametrize("tokens", [1, 17, 33])
-def test_simulated_and_real_agree_within_the_bound(scheme: Scheme, dtype: torch.dtype, tokens: int) -> None:
-    linear, x = make_linear(dtype), activations(tokens, dtype)
+@biases
+@pytest.mark.parametrize("tokens", [1, 17])
+def test_simulated_and_real_agree_within_the_bound(
+    scheme: Scheme, dtype: torch.dtype, bias: float, tokens: int
+) -> None:
+    linear, x = make_linear(dtype, bias), activations(tokens, dtype)
     simulated = QuantizedLinear.from_linear(linear, scheme, "simulated")(x)
     real_layer = QuantizedLinear.from_linear(linear, scheme, "real")
     difference = (simulated.double() - real_layer(x).double()).abs()
-    assert (difference <= bound_execution(x, real_layer.effective_weight(), dtype)).all()
+    assert (difference <= bound_execution(x, real_layer.effective_weight(), dtype, linear.bias)).all()
 
 
 @schemes
 @dtypes
-def test_the_real_product_is_that_of_the_float64_reference(scheme: Scheme, dtype: torch.dtype) -> None:
-    layer, x = QuantizedLinear.from_linear(make_linear(dtype), scheme, "real"), activations(17, dtype)
-    exact = reference.linear(x, layer.effective_weight())
-    assert ((layer(x).double() - exact).abs() <= bound_execution(x, layer.effective_weight(), dtype)).all()
+@biases
+@executions
+def test_a_product_is_within_half_the_bound_of_the_float64_reference(
+    scheme: Scheme, dtype: torch.dtype, bias: float, execution: Execution
+) -> None:
+    linear, x = make_linear(dtype, bias), activations(17, dtype)
+    weight = QuantizedLinear.from_linear(linear, scheme, "real").effective_weight()
+    error = QuantizedLinear.from_linear(linear, scheme, execution)(x).double() - reference.linear(
+        x, weight, linear.bias
+    )
+    assert (error.abs() <= bound_execution(x, weight, dtype, linear.bias) / 2).all()
 
 
 @schemes
-@pytest.mark.parametrize("execution", ["simulated", "real"])
-def test_the_bias_is_added(scheme: Scheme, execution: str) -> None:
-    linear = make_linear(torch.float32, bias=True)
+@dtypes
+@executions
+def test_products_with_weights_too_small_for_float16_are_within_the_bound(
+    scheme: Scheme, dtype: torch.dtype, execution: Execution
+) -> None:
+    linear, x = make_linear(dtype), activations(17, dtype)
+    linear.weight.data *= 2.0**-14
+    weight = QuantizedLinear.from_linear(linear, scheme, "real").effective_weight()
+    error = QuantizedLinear.from_linear(linear, scheme, execution)(x).double() - reference.linear(x, weight)
+    assert (error.abs() <= bound_execution(x, weight, dtype) / 2).all()
+
+
+@schemes
+@executions
+def test_the_bias_is_added(scheme: Scheme, execution: Execution) -> None:
+    linear = make_linear(torch.float32, bias=1.0)
     layer = QuantizedLinear.from_linear(linear, scheme, execution)
-    at_zero = layer(torch.zeros(2, 1024))
+    at_zero = layer(torch.zeros(2, 512))
     assert torch.equal(at_zero, linear.bias.expand(2, -1))
 
 
@@ -58,34 +92,37 @@ def test_real_storage_is_one_byte_a_weight_and_its_scales(scheme: Scheme) -> Non
     layer = QuantizedLinear.from_linear(linear, scheme, "real")
     scales = {"tensor": 1, "row": 37}.get(str(scheme.weight.granularity))
     if scales is None:
-        scales = 37 * 1024 // scheme.weight.granularity.size
+        scales = 37 * 512 // scheme.weight.granularity.size
     assert weight_bytes(layer) == weight_bytes(linear) // 2 + 4 * scales
 
 
-@schemes
-def test_training_and_inference_compute_the_same(scheme: Scheme) -> None:
-    x = activations(17, torch.bfloat16)
-    layer = QuantizedLinear.from_linear(make_linear(torch.bfloat16), scheme, "simulated")
+@trainable
+@dtypes
+@pytest.mark.parametrize("tokens", [1, 17])
+def test_training_and_inference_compute_the_same(scheme: Scheme, dtype: torch.dtype, tokens: int) -> None:
+    x = activations(tokens, dtype)
+    layer = QuantizedLinear.from_linear(make_linear(dtype, bias=0.1), scheme, "simulated")
     in_training = layer(x)
     assert layer.weight.requires_grad
     assert torch.equal(layer.freeze()(x), in_training)
     assert not layer.weight.requires_grad
 
 
-@schemes
+@trainable
 def test_gradients_are_those_of_a_layer_with_the_effective_weight(scheme: Scheme) -> None:
     x = activations(17, torch.float32).requires_grad_()
     layer = QuantizedLinear.from_linear(make_linear(torch.float32), scheme, "simulated")
     layer(x).square().sum().backward()
     weight = layer.effective_weight().detach().requires_grad_()
     other = x.detach().clone().requires_grad_()
-    functional.linear(other, weight).square().sum().backward()
+    rounded = other if scheme.activation is None else fake_quantize(other, scheme.activation)
+    functional.linear(rounded, weight).square().sum().backward()
     assert torch.equal(x.grad, other.grad)
     assert torch.equal(layer.weight.grad, weight.grad)
 
 
-@pytest.fixture
-def model() -> Qwen3ForCausalLM:
+@pytest.fixture(params=[True, False], ids=["tied", "untied"])
+def model(request: pytest.FixtureRequest) -> Qwen3ForCausalLM:
     torch.manual_seed(0)
     config = Qwen3Config(
         vocab_size=64,
@@ -95,22 +132,34 @@ def model() -> Qwen3ForCausalLM:
         num_attention_heads=2,
         num_key_value_heads=1,
         head_dim=32,
-        tie_word_embeddings=True,
+        tie_word_embeddings=request.param,
     )
     return Qwen3ForCausalLM(config).eval()
 
 
-def layer_kinds(model: nn.Module) -> dict[str, type]:
-    return {name: type(module) for name, module in model.named_modules()}
-
-
-@pytest.mark.parametrize("execution", ["simulated", "real"])
-def test_a_model_is_as_it_was_after_the_block(model: Qwen3ForCausalLM, execution: str) -> None:
-    before, kinds = {k: v.clone() for k, v in model.state_dict().items()}, layer_kinds(model)
-    with quantized(model, Scheme.parse("int8-row"), execution):
-        assert sum(kind is QuantizedLinear for kind in layer_kinds(model).values()) == 2 * 7
-    assert layer_kinds(model) == kinds
+@executions
+@pytest.mark.parametrize("include_head", [False, True], ids=["body", "head"])
+def test_a_model_is_as_it_was_after_the_block(
+    model: Qwen3ForCausalLM, execution: Execution, include_head: bool
+) -> None:
+    before, modules = {k: v.clone() for k, v in model.state_dict().items()}, dict(model.named_modules())
+    with quantized(model, Scheme.parse("int8-row"), execution, include_head=include_head):
+        assert sum(isinstance(module, QuantizedLinear) for module in model.modules()) == 2 * 7 + include_head
+    assert dict(model.named_modules()) == modules
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+
+
+def test_a_model_is_as_it_was_after_an_error_in_the_block(model: Qwen3ForCausalLM) -> None:
+    modules = dict(model.named_modules())
+    with pytest.raises(KeyError), quantized(model, Scheme.parse("int8-row"), "real"):
+        raise KeyError
+    assert dict(model.named_modules()) == modules
+
+
+def test_the_reference_scheme_changes_nothing(model: Qwen3ForCausalLM) -> None:
+    modules = dict(model.named_modules())
+    with quantized(model, Scheme(), "real"):
+        assert dict(model.named_modules()) == modules
 
 
 @pytest.mark.parametrize("include_head", [False, True])
@@ -122,14 +171,14 @@ def test_the_head_is_quantized_only_if_asked_and_embeddings_never(model: Qwen3Fo
 
 
 def test_a_weight_that_is_not_finite_is_named_and_the_model_restored(model: Qwen3ForCausalLM) -> None:
-    kinds = layer_kinds(model)
+    modules = dict(model.named_modules())
     model.model.layers[1].mlp.up_proj.weight.data[0, 0] = torch.nan
     with (
         pytest.raises(ValueError, match=r"layers\.1\.mlp\.up_proj: 1 of 8192 values are NaN"),
         quantized(model, Scheme.parse("int8-row"), "real"),
     ):
         pass
-    assert layer_kinds(model) == kinds
+    assert dict(model.named_modules()) == modules
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,276 @@
+"""The gate's error rates under planted regressions, and the reasons with which it fails."""
+
+from __future__ import annotations
+
+import math
+
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from meta_tests import factories
+from meta_tests.tolerance import fewest, most
+from quantsuite import statistics
+from quantsuite.gate import MODES, GateResult, Mode, gate, gate_against_reference
+from quantsuite.records import Items, Metric, Outcome, Record
+from quantsuite.statistics import Margins
+
+MARGIN = 0.01
+Z = float(stats.norm.ppf(0.5 + statistics.CONFIDENCE / 2))
+CHANCE = (1 - statistics.CONFIDENCE) / 2
+"""Of the verdict worse for a loss exactly at the margin: one tail of the interval."""
+POWER = 0.9
+"""With which the gate must catch a loss several standard errors beyond the margin."""
+
+
+def cell(items: Items | None, metric: Metric = factories.DIRECT, scheme: str = "int8-row", **fields: object) -> Record:
+    execution = None if scheme == "bf16" else "simulated"
+    return factories.record(metric, scheme, execution, items=items, **fields)
+
+
+def status(candidate: Items, baseline: Items, metric: Metric) -> str:
+    return gate([cell(candidate, metric)], [cell(baseline, metric)]).checks[0].status
+
+
+def count_worse_accuracy(items: int, p_lost: float, p_gained: float, simulations: int) -> int:
+    """Of simulated candidates, each question lost or gained by chance, how many the gate finds worse."""
+    baseline = factories.choices(items, 0.5)
+    draws = np.random.default_rng(0).multinomial(items, [p_lost, p_gained, 1 - p_lost - p_gained], simulations)
+    return sum(
+        status(factories.changed_choices(baseline, lost=int(lost), gained=int(gained)), baseline, factories.DIRECT)
+        == "worse"
+        for lost, gained, _ in draws
+    )
+
+
+@pytest.mark.parametrize(
+    ("items", "p_lost", "p_gained"),
+    [(1000, 0.05, 0.01), (1000, 0.06, 0.02), (4000, 0.09, 0.05), (14042, 0.12, 0.08), (14042, 0.06, 0.04)],
+)
+def test_a_planted_loss_of_accuracy_is_caught_as_often_as_theory_says(
+    items: int, p_lost: float, p_gained: float
+) -> None:
+    """Normal theory: the loss beyond the margin in standard errors of a paired difference, less z."""
+    simulations, loss = 200, p_lost - p_gained
+    error = math.sqrt((p_lost + p_gained - loss**2) / items)
+    power = float(stats.norm.cdf((loss - MARGIN) / error - Z))
+    assert power >= POWER
+    caught = count_worse_accuracy(items, p_lost, p_gained, simulations)
+    assert caught >= max(POWER * simulations, fewest(simulations, power))
+
+
+@pytest.mark.parametrize(("items", "discordant"), [(1000, 0.05), (1000, 0.2), (14042, 0.05)])
+def test_a_difference_without_loss_is_hardly_ever_worse(items: int, discordant: float) -> None:
+    simulations = 1000 if items == 1000 else 200
+    assert count_worse_accuracy(items, discordant / 2, discordant / 2, simulations) <= most(simulations, CHANCE)
+
+
+@pytest.mark.parametrize(("items", "discordant"), [(1000, 0.05), (1000, 0.2), (4000, 0.05)])
+def test_a_loss_of_exactly_the_margin_is_worse_in_one_tail_of_the_interval(items: int, discordant: float) -> None:
+    simulations = 1000
+    p_lost, p_gained = (discordant + MARGIN) / 2, (discordant - MARGIN) / 2
+    worse = count_worse_accuracy(items, p_lost, p_gained, simulations)
+    assert fewest(simulations, CHANCE) <= worse <= most(simulations, CHANCE)
+
+
+WINDOWS, NOISE, CORRELATION, BLOCK = 146, 0.05, 0.3, 5
+"""As many windows as WikiText-2 has, noise of a window's nats a token; blocks have round(146 ** (1/3)) items."""
+SIMULATIONS = 200
+RESAMPLES = 300
+"""Fewer than in a report: rates are averaged over simulations, and the bootstrap takes all their time."""
+BASELINE = factories.perplexities(WINDOWS)
+
+
+def mean_error(lags: int, taper: bool) -> float:
+    """Standard error of the mean change per token, from its covariances up to a lag.
+
+    With the taper of a moving-block bootstrap, ``1 - lag / lags``, it is the error that blocks of
+    ``lags`` items see; without it, and with all lags, the true one.
+    """
+    sizes = np.array(BASELINE.units, dtype=float)
+    lag = np.abs(np.subtract.outer(np.arange(WINDOWS), np.arange(WINDOWS)))
+    covariance = np.where(lag < lags, CORRELATION**lag * (1 - lag / lags if taper else 1), 0)
+    return NOISE * math.sqrt(sizes @ covariance @ sizes) / sizes.sum()
+
+
+def rate_worse_perplexity(loss: float) -> float:
+    """Normal theory, with the interval as wide as blocks see it and the mean as variable as it is."""
+    true, seen = mean_error(WINDOWS, taper=False), mean_error(BLOCK, taper=True)
+    return float(stats.norm.cdf((loss - MARGIN - Z * seen) / true))
+
+
+def count_worse_perplexity(loss: float, monkeypatch: pytest.MonkeyPatch) -> int:
+    monkeypatch.setattr(statistics, "RESAMPLES", RESAMPLES)
+    return sum(
+        status(
+            factories.changed_perplexities(BASELINE, change=loss, noise=NOISE, correlation=CORRELATION, seed=seed),
+            BASELINE,
+            factories.PERPLEXITY,
+        )
+        == "worse"
+        for seed in range(SIMULATIONS)
+    )
+
+
+def test_a_planted_loss_of_perplexity_is_caught_as_often_as_theory_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    power = rate_worse_perplexity(0.035)
+    assert power >= POWER
+    caught = count_worse_perplexity(0.035, monkeypatch)
+    assert caught >= max(POWER * SIMULATIONS, fewest(SIMULATIONS, power))
+
+
+def test_correlated_noise_without_loss_is_hardly_ever_worse(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert count_worse_perplexity(0.0, monkeypatch) <= most(SIMULATIONS, CHANCE)
+
+
+def test_a_perplexity_exactly_at_the_margin_is_worse_as_often_as_theory_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    """More often than one tail, since blocks of five windows miss some of their correlation."""
+    assert CHANCE < rate_worse_perplexity(MARGIN) < 2 * CHANCE
+    assert count_worse_perplexity(MARGIN, monkeypatch) <= most(SIMULATIONS, rate_worse_perplexity(MARGIN))
+
+
+CHOICES = factories.choices(1000, 0.7)
+WORSE = factories.changed_choices(CHOICES, lost=80, gained=10)
+UNDECIDED = factories.changed_choices(CHOICES, lost=30, gained=15)
+
+
+def failures(result: GateResult) -> list[tuple[str, str | None]]:
+    assert not result.passed
+    return [(check.status, check.reason) for check in result.failures]
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_equal_outcomes_pass(mode: Mode) -> None:
+    result = gate([cell(CHOICES)], [cell(CHOICES)], mode=mode)
+    assert result.passed
+    assert result.summary == "gate passed: 1 of 1 cells compared, none worse"
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_worse_cell_fails_and_says_by_how_much(mode: Mode) -> None:
+    [(found, reason)] = failures(gate([cell(WORSE)], [cell(CHOICES)], mode=mode))
+    assert found == "worse"
+    assert reason.startswith("loss +0.0700 [+0.05")
+    assert reason.endswith("against a margin of 0.01")
+
+
+def test_an_undecided_cell_passes() -> None:
+    result = gate([cell(UNDECIDED)], [cell(CHOICES)])
+    assert result.passed
+    assert result.checks[0].status == "undecided"
+
+
+def test_an_undecided_cell_fails_in_strict_mode_and_says_how_many_items_would_decide() -> None:
+    [(found, reason)] = failures(gate([cell(UNDECIDED)], [cell(CHOICES)], mode="strict"))
+    assert found == "undecided"
+    assert "items would decide, there are 1,000" in reason
+
+
+@given(lost=st.integers(0, 200), more=st.integers(0, 100))
+def test_an_improvement_never_fails(lost: int, more: int) -> None:
+    assert gate([cell(factories.changed_choices(CHOICES, lost=lost, gained=lost + more))], [cell(CHOICES)]).passed
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_better_perplexity_passes(mode: Mode) -> None:
+    better = cell(factories.changed_perplexities(BASELINE, change=-0.1), factories.PERPLEXITY)
+    assert gate([better], [cell(BASELINE, factories.PERPLEXITY)], mode=mode).passed
+
+
+def test_a_wider_margin_lets_a_loss_pass() -> None:
+    assert gate([cell(WORSE)], [cell(CHOICES)], margins=Margins(accuracy=0.1)).passed
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_an_absent_cell_fails(mode: Mode) -> None:
+    baselines = [cell(CHOICES), cell(CHOICES, scheme="fp8-row")]
+    [(found, reason)] = failures(gate([cell(CHOICES)], baselines, mode=mode))
+    assert found == "absent"
+    assert reason == "the baseline has this cell, the run has not; run it, or remove it in review"
+
+
+@pytest.mark.parametrize("outcome", ["skipped", "error", "failed", "xfailed", "unsupported"])
+def test_a_cell_without_items_fails_with_its_own_reason(outcome: Outcome) -> None:
+    missing = cell(None, outcome=outcome, reason="no dataset")
+    assert failures(gate([missing], [cell(CHOICES)])) == [("not measured", f"{outcome}: no dataset")]
+
+
+def test_a_baseline_without_items_fails() -> None:
+    baseline = cell(None, outcome="skipped", reason="no dataset")
+    expected = [("not measured", "the baseline itself: skipped: no dataset")]
+    assert failures(gate([cell(CHOICES)], [baseline])) == expected
+
+
+def replaced(record: Record, **changes: object) -> Record:
+    """The record with fields changed, those of its parts as ``part__field``."""
+    for path, value in changes.items():
+        part, _, name = path.rpartition("__")
+        if part:
+            value = msgspec.structs.replace(getattr(record, part), **{name: value})
+        record = msgspec.structs.replace(record, **{part or name: value})
+    return record
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"metric__version": 2}, "metric version: 2 now, 1 then"),
+        ({"subject__engine": "vllm"}, "engine: vllm now, transformers then"),
+        ({"environment__device": "NVIDIA H200"}, "device: NVIDIA H200 now, cpu then"),
+        ({"environment__dtype": "fp16"}, "dtype: fp16 now, bf16 then"),
+        ({"environment__versions": {"torch": "2.14.0"}}, "torch: 2.14 now, 2.13 then"),
+        ({"dataset__sha256": "00"}, "dataset: Dataset(name='world', sha256='00'"),
+        ({"dataset__seed": 1}, "seed=1) now, Dataset("),
+        ({"dataset__limit": 7}, "limit=7, seed=42) now, Dataset("),
+        ({"environment__dtype": "fp16", "environment__device": "cuda"}, "device: cuda now, cpu then; dtype: fp16"),
+    ],
+    ids=lambda changes: "-".join(changes) if isinstance(changes, dict) else "",
+)
+def test_another_condition_is_not_comparable(changes: dict[str, object], reason: str) -> None:
+    [(found, given_reason)] = failures(gate([replaced(cell(CHOICES), **changes)], [cell(CHOICES)]))
+    assert found == "not comparable"
+    assert reason in given_reason
+
+
+@pytest.mark.parametrize("changes", [{"environment__versions": {"torch": "2.13.1+cu130"}}, {"seconds": 99.0}], ids=str)
+def test_a_condition_that_changes_no_outcome_is_comparable(changes: dict[str, object]) -> None:
+    assert gate([replaced(cell(CHOICES), **changes)], [cell(CHOICES)]).passed
+
+
+@pytest.mark.parametrize("records", [[], [cell(CHOICES)]], ids=["empty run", "a run"])
+def test_an_empty_baseline_is_no_evidence(records: list[Record]) -> None:
+    result = gate(records, [])
+    assert not result.passed
+    assert result.summary == "gate failed: nothing was compared; an empty comparison is no evidence"
+
+
+@pytest.mark.parametrize("bad", range(3))
+def test_one_bad_cell_of_several_fails(bad: int) -> None:
+    schemes = ["int8-row", "fp8-row", "fp8-g128"]
+    run = [cell(WORSE if index == bad else CHOICES, scheme=name) for index, name in enumerate(schemes)]
+    result = gate(run, [cell(CHOICES, scheme=name) for name in schemes])
+    assert [check.label for check in result.failures] == [f"{schemes[bad]}-simulated"]
+    assert result.summary == "gate failed: 1 of 3 cells"
+
+
+def test_against_the_reference_each_quantized_cell_is_compared_with_bf16_of_its_own_metric() -> None:
+    generated = factories.choices(1000, 0.4, seed=1)
+    run = [cell(CHOICES, scheme="bf16"), cell(generated, factories.GENERATE, scheme="bf16")]
+    run += [cell(WORSE), cell(generated, factories.GENERATE)]
+    result = gate_against_reference(run)
+    assert [(check.label, check.metric, check.status) for check in result.checks] == [
+        ("int8-row-simulated", "world-mmlu/direct", "worse"),
+        ("int8-row-simulated", "world-mmlu/generate", "pass"),
+    ]
+
+
+def test_against_the_reference_a_run_without_it_fails() -> None:
+    reason = "the run has no bf16 of this model and metric; add bf16 to --scheme"
+    assert failures(gate_against_reference([cell(CHOICES)])) == [("absent", reason)]
+
+
+def test_against_the_reference_a_run_of_nothing_else_is_no_evidence() -> None:
+    assert not gate_against_reference([cell(CHOICES, scheme="bf16")]).passed
