@@ -53,7 +53,7 @@ def ranking(metric: MetricAnalysis) -> Table:
     interval = f"{CONFIDENCE:.0%} interval"
     heads = ["Rank", "Scheme", "Execution", "Alias", heading(metric.metric), interval]
     heads += ["bits per byte"] if bits else []
-    heads += [f"Change from bf16, {scale.change_unit}", "Verdict", "Weights, MiB", "Share of bf16's", "Note"]
+    heads += [f"Change from bf16, {scale.change_unit}", "Verdict", "Weights, MiB", "of bf16's", "Note"]
     rows = []
     for row in metric.rows:
         subject = row.record.subject
@@ -118,7 +118,7 @@ def format_pairs(metric: MetricAnalysis) -> Table:
     unit = scale_of(metric.metric).change_unit
     heads = ["Granularity"]
     for execution in executions:
-        heads += [f"Change from INT8 to FP8, {unit}{_suffix(execution)}", f"Finding{_suffix(execution)}"]
+        heads += [f"INT8 to FP8, {unit}{_suffix(execution)}", f"Finding{_suffix(execution)}"]
     rows = []
     for granularity in ladder:
         cells = [granularity or MISSING]
@@ -177,7 +177,7 @@ def execution_pairs(metric: MetricAnalysis) -> Table:
         change = scale_of(metric.metric).change_interval(comparison.change)
         flips = (str(comparison.lost), str(comparison.gained)) if unit == "points" else (MISSING, MISSING)
         rows.append((name, change, *flips, _finding(pair, "simulated", "real")))
-    heads = ("Scheme", f"Change from simulated to real, {unit}", "Right to wrong", "Wrong to right", "Finding")
+    heads = ("Scheme", f"Simulated to real, {unit}", "Right to wrong", "Wrong to right", "Finding")
     return _without_empty_tail(Table(heads=heads, rows=tuple(rows)))
 
 
