@@ -274,3 +274,11 @@ def test_against_the_reference_a_run_without_it_fails() -> None:
 
 def test_against_the_reference_a_run_of_nothing_else_is_no_evidence() -> None:
     assert not gate_against_reference([cell(CHOICES, scheme="bf16")]).passed
+
+
+def test_outcomes_without_a_paired_comparison_are_not_comparable() -> None:
+    metric = Metric(name="world/drift", version=1, unit="nats", better="lower")
+    drifted = factories.record(metric, "int8-row", "simulated", items=factories.divergences(20))
+    result = gate([drifted], [drifted])
+    assert [check.status for check in result.checks] == ["not comparable"]
+    assert not result.passed

@@ -77,7 +77,10 @@ def check_cell(candidate: Record | None, baseline: Record, margins: Margins) -> 
         return result("not measured", f"the baseline itself: {baseline.outcome}: {baseline.reason}")
     if different := differences(candidate, baseline):
         return result("not comparable", "; ".join(different))
-    comparison = compare(baseline.items, candidate.items, baseline.metric.better, margins)
+    try:
+        comparison = compare(baseline.items, candidate.items, baseline.metric.better, margins)
+    except ValueError as error:
+        return result("not comparable", str(error))
     if comparison.verdict == "equivalent or better":
         return result("pass", comparison=comparison)
     return result(comparison.verdict, describe(comparison), comparison)

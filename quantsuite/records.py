@@ -43,7 +43,7 @@ class Subject(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
     @property
     def is_reference(self) -> bool:
-        return self.scheme.format is None
+        return self.scheme.name == "bf16"
 
     @property
     def label(self) -> str:
