@@ -52,8 +52,8 @@ def edited(source: Path, target: Path, change) -> Path:
 )
 def test_bad_options_stop_the_run_with_their_message(arguments: list[str], message: str, tmp_path: Path) -> None:
     result = run(*arguments, "--output", str(tmp_path / "run.json"))
-    assert result.returncode in (pytest.ExitCode.USAGE_ERROR, pytest.ExitCode.INTERRUPTED)
-    assert message in result.stdout + result.stderr
+    assert result.returncode == pytest.ExitCode.USAGE_ERROR
+    assert (result.stdout + result.stderr).count(message) == 1
 
 
 def test_a_group_that_does_not_divide_is_named_with_its_layer(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from quantsuite.reporting import gate_summary, terminal_summary, write_report
 from quantsuite.reporting.analysis import ModelAnalysis, analyse
 from quantsuite.reporting.answers import Answer, answers
 from quantsuite.reporting.wording import approximately
-from quantsuite.statistics import Margins
+from quantsuite.statistics import RESAMPLES, Margins
 
 MARGINS = Margins()
 REFERENCE = choices(1000, 0.823)
@@ -68,7 +68,7 @@ def test_a_planted_loss_is_called_worse_with_its_size() -> None:
     assert "The largest loss is that of int8-tensor real: +5.00 [" in text_of(worse)
 
 
-@pytest.mark.parametrize("flips", [0, 20])
+@pytest.mark.parametrize("flips", [1, 20])
 def test_no_difference_is_called_not_distinguishable_with_what_could_have_been_seen(flips: int) -> None:
     worse, _ = answers(analysed(two(lost=flips, gained=flips)))
     assert worse.summary == "Not distinguishable: world-mmlu/direct."
@@ -147,6 +147,27 @@ def test_the_group_size_named_is_the_coarsest_that_suffices() -> None:
     _, group_size = answers(analysed(records))
     assert "g128 suffices; row does not suffice: it loses +0.04" in text_of(group_size)
     assert "FP8: tensor is not distinguishable from g64 at n=200 documents" in text_of(group_size)
+
+
+@pytest.mark.parametrize(("fp8", "answer"), [(0.0, "no"), (0.3, "no granularity measured suffices")])
+def test_no_granularity_suffices_if_the_finest_is_worse_than_bf16(fp8: float, answer: str) -> None:
+    losses = {form: {"tensor": loss, "g64": loss} for form, loss in (("int8", 0.3), ("fp8", fp8))}
+    _, group_size = answers(analysed(ladder(losses)))
+    (finding,) = group_size.findings
+    assert finding.answer == answer
+    beyond = "g64 itself is worse than bf16 by more than the margin"
+    assert [beyond in sentence for sentence in finding.sentences] == [True, fp8 > 0]
+
+
+def test_equal_outcomes_are_called_identical() -> None:
+    worse, _ = answers(analysed(two(0, 0)))
+    assert "The outcomes are identical, item by item." in text_of(worse)
+
+
+def test_a_loss_of_zero_is_not_called_a_gain() -> None:
+    worse, _ = answers(analysed(two(lost=5, gained=5)))
+    assert "The largest loss is that of int8-tensor real: +0.00 [" in text_of(worse)
+    assert "No variant loses" not in text_of(worse)
 
 
 def test_one_format_alone_leaves_the_second_question_open() -> None:
@@ -283,7 +304,13 @@ def test_provenance_names_model_data_and_environment(tmp_path: Path) -> None:
     dataset = records[0].dataset
     assert dataset is not None
     for page in (markdown, html):
-        for fact in (records[0].subject.model_sha256, dataset.sha256, "torch 2.13.0+cpu", "AVX512", "2,000 resamples"):
+        for fact in (
+            records[0].subject.model_sha256,
+            dataset.sha256,
+            "torch 2.13.0+cpu",
+            "AVX512",
+            f"{RESAMPLES:,} resamples",
+        ):
             assert fact in page
 
 

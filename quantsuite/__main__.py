@@ -9,9 +9,9 @@ from pathlib import Path
 from rich.console import Console
 
 from quantsuite.gate import MODES, gate, gate_against_reference
+from quantsuite.margins import Margins, add_margin_options
 from quantsuite.records import RecordError, read_run, read_runs
 from quantsuite.reporting import gate_summary, terminal_summary, write_report
-from quantsuite.statistics import Margins
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -26,13 +26,7 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("--mode", choices=MODES, default="worse", help="strict also fails on undecided cells")
     for command in (report, check):
         command.add_argument("runs", type=Path, nargs="+", help="run files")
-        defaults = Margins()
-        command.add_argument(
-            "--accuracy-margin", type=float, default=defaults.accuracy, help="loss of accuracy that counts as none"
-        )
-        command.add_argument(
-            "--perplexity-margin", type=float, default=defaults.log_perplexity, help="rise of ln perplexity that does"
-        )
+        add_margin_options(command.add_argument)
     return parser
 
 

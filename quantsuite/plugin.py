@@ -16,6 +16,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from tqdm import tqdm
 
+from quantsuite.margins import Margins, add_margin_options
 from quantsuite.records import Record, RecordError, read_run, write_run
 
 if TYPE_CHECKING:
@@ -82,6 +83,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="fail if a cell is worse than its baseline; strict: also if undecided. Put it last, or write --gate=worse",
     )
     add("--baseline", default=None, help="baseline run file, or bf16 (default: reports/baselines/<model>.json)")
+    add_margin_options(add)
 
 
 class Collector:
@@ -125,13 +127,13 @@ class Collector:
         from quantsuite.gate import gate, gate_against_reference
 
         records = list(self.records.values())
-        baseline = self._config.getoption("baseline")
+        baseline, margins = self._config.getoption("baseline"), _margins(self._config)
         try:
             if baseline == "bf16":
-                self.gate = gate_against_reference(records, mode=mode)
+                self.gate = gate_against_reference(records, mode=mode, margins=margins)
             else:
                 path = Path(baseline) if baseline else BASELINES / f"{Path(self._config.getoption('model')).name}.json"
-                self.gate = gate(records, read_run(path).records, mode=mode)
+                self.gate = gate(records, read_run(path).records, mode=mode, margins=margins)
         except RecordError as error:
             self.gate_error = f"gate failed: {error}"
         if self.gate is None or not self.gate.passed:
@@ -143,16 +145,19 @@ class Collector:
         from rich.console import Console
 
         from quantsuite.reporting import gate_summary, terminal_summary
-        from quantsuite.statistics import Margins
 
         console = Console(file=_TerminalFile(self._config), width=max(100, terminalreporter._tw.fullwidth))
         if self.records:
-            console.print(terminal_summary(list(self.records.values()), Margins()))
+            console.print(terminal_summary(list(self.records.values()), _margins(self._config)))
             console.print(f"records: {self._path}\nreport:  python -m quantsuite report {self._path}", highlight=False)
         if self.gate is not None:
             console.print(gate_summary(self.gate))
         if self.gate_error is not None:
             console.print(self.gate_error, highlight=False)
+
+
+def _margins(config: pytest.Config) -> Margins:
+    return Margins(accuracy=config.getoption("accuracy_margin"), log_perplexity=config.getoption("perplexity_margin"))
 
 
 def _outcome(report: pytest.TestReport) -> Any:
@@ -194,6 +199,8 @@ FINISHED = pytest.StashKey[list[Record]]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("scheme") != ["all"] or config.getoption("task"):
+        _cells(config)
     if config.getoption("model") and not hasattr(config, "workerinput"):
         config.stash[COLLECTOR] = Collector(config)
         config.pluginmanager.register(config.stash[COLLECTOR], "quantsuite.collector")
@@ -218,18 +225,25 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     marker = metafunc.definition.get_closest_marker("cells")
     if "cell" not in metafunc.fixturenames or marker is None:
         return
+    cells = [cell for cell in _cells(metafunc.config) if cell.task.kind == marker.args[0]]
+    metafunc.parametrize("cell", [pytest.param(cell, id=str(cell)) for cell in cells], scope="session")
+
+
+def _cells(config: pytest.Config) -> list[Cell]:
+    """The cells that the options name.
+
+    Raises:
+        pytest.UsageError: if a scheme or task is unknown.
+    """
     from quantsuite.session import make_cells, parse_schemes
     from quantsuite.tasks import default_tasks, select_tasks
 
-    option = metafunc.config.getoption
+    option = config.getoption
     try:
-        names = option("task")
-        tasks = select_tasks(names) if names else default_tasks(option("model"))
-        pairs = parse_schemes(option("scheme"), option("execution"))
+        tasks = select_tasks(option("task")) if option("task") else default_tasks(option("model"))
+        return make_cells(tasks, parse_schemes(option("scheme"), option("execution")))
     except ValueError as error:
         raise pytest.UsageError(str(error)) from error
-    cells = make_cells([task for task in tasks if task.kind == marker.args[0]], pairs)
-    metafunc.parametrize("cell", [pytest.param(cell, id=str(cell)) for cell in cells], scope="session")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -60,6 +60,9 @@ class Dataset(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     limit: int
     seed: int
 
+    def __str__(self) -> str:
+        return f"{self.items:,} items of {self.name} (sha256 {self.sha256[:12]}, limit {self.limit}, seed {self.seed})"
+
 
 class Environment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Where and with what: ``device`` is ``cpu`` or the accelerator's name."""
@@ -199,16 +202,43 @@ def read_run(path: Path) -> Run:
 
 
 def read_runs(paths: Iterable[Path]) -> list[Record]:
-    """The records of several run files; of a cell that stands in several, the last.
+    """The records of several run files; of a cell that was measured several times alike, the last.
 
     Raises:
-        RecordError: as :func:`read_run`, or if no record was found.
+        RecordError: as :func:`read_run`, if no record was found, or if a cell was measured under
+            different conditions or on different weights.
     """
     paths = list(paths)
-    cells = {record.cell: record for path in paths for record in read_run(path).records}
+    cells: dict[tuple[str, str, str, str], Record] = {}
+    for path in paths:
+        for record in read_run(path).records:
+            other = cells.get(record.cell)
+            if other is not None and record.measured and other.measured:
+                _check_alike(path, record, other)
+            cells[record.cell] = record
     if not cells:
         raise RecordError(f"no records in {', '.join(map(str, paths)) or 'no files'}; run pytest tests_accuracy first")
     return list(cells.values())
+
+
+def differences(candidate: Record, baseline: Record) -> list[str]:
+    """The conditions in which two records differ, each with both values."""
+    ours, theirs = candidate.conditions, baseline.conditions
+    return [f"{name} is {ours[name]}, not {theirs[name]}" for name in ours if ours[name] != theirs[name]]
+
+
+def differences_with_model(candidate: Record, baseline: Record) -> list[str]:
+    """As :func:`differences`, and the hash of the model."""
+    ours, theirs = (record.subject.model_sha256[:12] or "unknown" for record in (candidate, baseline))
+    return differences(candidate, baseline) + ([f"model sha256 is {ours}, not {theirs}"] if ours != theirs else [])
+
+
+def _check_alike(path: Path, record: Record, other: Record) -> None:
+    if different := differences_with_model(record, other):
+        raise RecordError(
+            f"{path}: {record.subject.model} {record.metric.name} {record.subject.label} was measured before under "
+            f"other conditions: {'; '.join(different)}. Make a report of each run"
+        )
 
 
 def write_run(path: Path, records: Sequence[Record]) -> None:

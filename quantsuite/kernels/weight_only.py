@@ -37,7 +37,8 @@ def linear(x: Tensor, weight: QuantizedTensor, bias: Tensor | None = None) -> Te
 
     With one scale a row or a tensor the codes are multiplied as they are, being exact in every
     floating dtype, and the result is scaled.  float16 and finer granularities dequantize first:
-    sums of codes can exceed float16's 65,504, and scales inside K cannot move out of the sum.
+    sums of codes can exceed float16's 65,504, and scales inside K cannot move out of the sum.  A result
+    scaled after the sum is rounded to the dtype of ``x`` once more than that of dequantized weights.
 
     Args:
         x: ``[..., K]``, floating.

@@ -53,7 +53,7 @@ def ranking(metric: MetricAnalysis) -> Table:
     interval = f"{CONFIDENCE:.0%} interval"
     heads = ["Rank", "Scheme", "Execution", "Alias", heading(metric.metric), interval]
     heads += ["bits per byte"] if bits else []
-    heads += [f"Change from bf16, {scale.change_unit}", "Verdict", "Weights, MiB", "of bf16's", "Note"]
+    heads += [f"Change from bf16, {scale.change_unit}", "Verdict", "Weights, MiB", "Weights, share of bf16", "Note"]
     rows = []
     for row in metric.rows:
         subject = row.record.subject
