@@ -189,6 +189,26 @@ def test_a_bad_run_file_is_named(content: str | None, message: str, tmp_path: Pa
     assert str(path) in result.stderr and message in result.stderr
 
 
+def test_a_margin_of_the_command_line_decides_the_gate(small_run: Path, tmp_path: Path) -> None:
+    output = edited(small_run, tmp_path / "run.json", lambda record: record)
+    arguments = ["--scheme", "int3-tensor", "--output", str(output), *SMALL, "--baseline", "bf16"]
+    assert "gate failed" in run(*arguments, "--gate=worse").stdout
+    wide = run(*arguments, "--accuracy-margin", "1", "--perplexity-margin", "9", "--gate=worse")
+    assert "gate passed" in wide.stdout and wide.returncode == 0
+    wrong = run(*arguments, "--accuracy-margin", "-1")
+    assert wrong.returncode == pytest.ExitCode.USAGE_ERROR and "margin '-1' is not a number from 0" in wrong.stderr
+
+
+def test_a_cell_measured_under_two_conditions_is_not_reported_as_one(small_run: Path, tmp_path: Path) -> None:
+    def moved(record: Record) -> Record:
+        return msgspec.structs.replace(record, environment=msgspec.structs.replace(record.environment, device="H200"))
+
+    other = edited(small_run, tmp_path / "other.json", moved)
+    result = run("report", str(small_run), str(other), module="quantsuite")
+    assert result.returncode == 2
+    assert "device is H200, not cpu. Make a report of each run" in result.stderr
+
+
 def test_records_are_collected_under_xdist(tmp_path: Path) -> None:
     pytest.importorskip("xdist")
     output = tmp_path / "run.json"
