@@ -13,7 +13,7 @@ from rich.console import Console
 from meta_tests import factories
 from meta_tests.factories import DIRECT, DRIFT, PERPLEXITY, changed_choices, changed_perplexities, choices, record
 from quantsuite.gate import gate_against_reference
-from quantsuite.records import Outcome, Record
+from quantsuite.records import Outcome, Record, Run
 from quantsuite.reporting import gate_summary, terminal_summary, write_report
 from quantsuite.reporting.analysis import ModelAnalysis, analyse
 from quantsuite.reporting.answers import Answer, answers
@@ -31,7 +31,7 @@ def analysed(records: list[Record]) -> ModelAnalysis:
 
 def pages(records: list[Record], folder: Path) -> tuple[str, str]:
     """Markdown and HTML."""
-    write_report(records, folder)
+    write_report(Run(records=records), folder)
     return (folder / "report.md").read_text(), (folder / "report.html").read_text()
 
 
@@ -319,7 +319,7 @@ def matrix_report(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Record
     """A full matrix of three metrics, the folder of its report and the seconds that it took."""
     records, folder = factories.matrix(), tmp_path_factory.mktemp("report")
     begin = time.perf_counter()
-    write_report(records, folder)
+    write_report(Run(records=records), folder)
     return records, folder, time.perf_counter() - begin
 
 
@@ -353,20 +353,20 @@ def test_markdown_shows_plots_that_lie_beside_it(matrix_report: tuple[list[Recor
 
 def test_the_same_records_give_the_same_files(tmp_path: Path) -> None:
     records = ladder({"int8": {"row": 0.01, "g64": 0.0}, "fp8": {"row": 0.0, "g64": 0.0}})
-    first = {path.name: path.read_bytes() for path in write_report(records, tmp_path / "first")}
-    second = {path.name: path.read_bytes() for path in write_report(records, tmp_path / "second")}
+    first = {path.name: path.read_bytes() for path in write_report(Run(records=records), tmp_path / "first")}
+    second = {path.name: path.read_bytes() for path in write_report(Run(records=records), tmp_path / "second")}
     assert first == second and len(first) == 5
 
 
 def test_plots_of_an_earlier_report_are_removed(tmp_path: Path) -> None:
-    write_report(two(5, 5), tmp_path)
-    kept = {path.name for path in write_report([record(DIRECT, items=REFERENCE)], tmp_path)}
+    write_report(Run(records=two(5, 5)), tmp_path)
+    kept = {path.name for path in write_report(Run(records=[record(DIRECT, items=REFERENCE)]), tmp_path)}
     assert {path.name for path in tmp_path.iterdir()} == kept == {"report.md", "report.html"}
 
 
 def test_a_report_of_nothing_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no records"):
-        write_report([], tmp_path)
+        write_report(Run(), tmp_path)
 
 
 @pytest.mark.parametrize("width", [80, 120])

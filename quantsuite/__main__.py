@@ -36,16 +36,16 @@ def main(arguments: list[str] | None = None) -> int:
     margins = Margins(accuracy=options.accuracy_margin, log_perplexity=options.perplexity_margin)
     console = Console()
     try:
-        records = read_runs(options.runs)
+        run = read_runs(options.runs)
         if options.command == "report":
-            console.print(terminal_summary(records, margins))
-            for path in write_report(records, options.output, margins=margins):
+            console.print(terminal_summary(run.records, margins))
+            for path in write_report(run, options.output, margins=margins):
                 print(path)
             return 0
         if options.baseline == "bf16":
-            result = gate_against_reference(records, mode=options.mode, margins=margins)
+            result = gate_against_reference(run.records, mode=options.mode, margins=margins)
         else:
-            result = gate(records, read_run(Path(options.baseline)).records, mode=options.mode, margins=margins)
+            result = gate(run.records, read_run(Path(options.baseline)).records, mode=options.mode, margins=margins)
     except RecordError as error:
         print(error, file=sys.stderr)
         return 2

@@ -13,6 +13,7 @@ SCHEMA_VERSION = 1
 
 Outcome = Literal["passed", "failed", "error", "skipped", "xfailed", "unsupported"]
 Direction = Literal["lower", "higher"]
+Finding = Literal["exact", "within bound", "fails", "known failure", "not supported", "skipped"]
 
 
 class RecordError(ValueError):
@@ -172,11 +173,57 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         return self.value is not None and self.items is not None
 
 
-class Run(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """A run file."""
+class PropertyResult(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What one check said of one contestant under one scheme.
 
-    schema_version: int
-    records: list[Record]
+    ``factor`` is the largest error that was seen over its bound, 0 where bits are decided; ``reason`` says
+    why the check failed or did not run.
+    """
+
+    test: str
+    contestant: str
+    operation: str
+    scheme: str
+    property: str
+    outcome: Finding
+    factor: float | None = None
+    reason: str | None = None
+    seed: int = 0
+    environment: Environment
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        return (self.contestant, self.operation, self.scheme, self.property, self.environment.device)
+
+
+class ErrorPoint(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One measured error of quantized random tensors, beside its closed form.
+
+    ``study`` names what ``x`` is: a reduced dimension, a group size, an outlier's size.  ``quantity`` is the
+    measure of the error, relative to the exact values.  ``predicted`` is ``None`` where no closed form is known.
+    """
+
+    study: str
+    quantity: str
+    scheme: str
+    x: float
+    shape: list[int]
+    measured: float
+    predicted: float | None
+    seed: int
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        return (self.study, self.quantity, self.scheme, self.x, tuple(self.shape))
+
+
+class Run(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """A run file: measured cells of models, checked properties of contestants, errors of random tensors."""
+
+    schema_version: int = SCHEMA_VERSION
+    records: list[Record] = []
+    properties: list[PropertyResult] = []
+    errors: list[ErrorPoint] = []
 
 
 def read_run(path: Path) -> Run:
@@ -201,8 +248,8 @@ def read_run(path: Path) -> Run:
         raise RecordError(f"{path} is not a run file: {error}; run it again with --fresh") from error
 
 
-def read_runs(paths: Iterable[Path]) -> list[Record]:
-    """The records of several run files; of a cell that was measured several times alike, the last.
+def read_runs(paths: Iterable[Path]) -> Run:
+    """What several run files hold together; of what was measured several times alike, the last.
 
     Raises:
         RecordError: as :func:`read_run`, if no record was found, or if a cell was measured under
@@ -210,15 +257,20 @@ def read_runs(paths: Iterable[Path]) -> list[Record]:
     """
     paths = list(paths)
     cells: dict[tuple[str, str, str, str], Record] = {}
+    properties: dict[tuple[str, ...], PropertyResult] = {}
+    errors: dict[tuple[object, ...], ErrorPoint] = {}
     for path in paths:
-        for record in read_run(path).records:
+        run = read_run(path)
+        properties |= {result.key: result for result in run.properties}
+        errors |= {point.key: point for point in run.errors}
+        for record in run.records:
             other = cells.get(record.cell)
             if other is not None and record.measured and other.measured:
                 _check_alike(path, record, other)
             cells[record.cell] = record
-    if not cells:
+    if not (cells or properties or errors):
         raise RecordError(f"no records in {', '.join(map(str, paths)) or 'no files'}; run pytest tests_accuracy first")
-    return list(cells.values())
+    return Run(records=list(cells.values()), properties=list(properties.values()), errors=list(errors.values()))
 
 
 def differences(candidate: Record, baseline: Record) -> list[str]:
@@ -241,9 +293,16 @@ def _check_alike(path: Path, record: Record, other: Record) -> None:
         )
 
 
-def write_run(path: Path, records: Sequence[Record]) -> None:
+def write_run(
+    path: Path,
+    records: Sequence[Record] = (),
+    *,
+    properties: Sequence[PropertyResult] = (),
+    errors: Sequence[ErrorPoint] = (),
+) -> None:
     """Replace a run file at once, so that an interruption leaves the old one or the new one."""
+    run = Run(records=list(records), properties=list(properties), errors=list(errors))
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
-    partial.write_bytes(msgspec.json.encode(Run(schema_version=SCHEMA_VERSION, records=list(records))) + b"\n")
+    partial.write_bytes(msgspec.json.encode(run) + b"\n")
     os.replace(partial, path)
