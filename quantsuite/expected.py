@@ -4,9 +4,10 @@ A tensor of independent standard normal values, one scale for every ``block`` of
 
 - Integer: the error is taken as uniform over a step, so that its mean magnitude is ``s / 4`` and its mean
   square ``s^2 / 12`` (Bennett, 1948).
-- Float: a value is ``t 2^e`` with mantissa ``t`` in [1, 2) log-uniform (Benford's law), and its error uniform
-  over a spacing ``2^(e - m)``: mean magnitude ``2^(e - m - 2)``, mean square ``2^(2 e - 2 m) / 12``.  With
-  ``E[t] = 1 / ln 2`` and ``E[t^2] = 3 / (2 ln 2)`` the scale drops out.  Subnormal values are left out.
+- Float: a value is ``x = t 2^e`` whose mantissa ``t`` in [1, 2) is log-uniform (Benford's law) whatever
+  ``|x|``, since the scale has any phase; its error is uniform over a spacing ``2^(e - m) = |x| 2^-m / t``: mean
+  magnitude ``|x| 2^-(m + 2) E[1 / t]``, mean square ``x^2 2^(-2 m) E[1 / t^2] / 12``, with ``E[1 / t] = 1 / (2 ln 2)``
+  and ``E[1 / t^2] = 3 / (8 ln 2)``.  Subnormal values are left out.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ def relative_mean_error(fmt: Format, block: int) -> float:
         case IntegerFormat():
             return expected_largest(block) / fmt.max / 4 / MEAN_MAGNITUDE
         case FloatFormat():
-            return 2.0 ** -(fmt.mantissa_bits + 2) * math.log(2)
+            return 2.0 ** -(fmt.mantissa_bits + 2) / (2 * math.log(2))
     raise ValueError(f"no closed form of the expected error is known for {fmt.name}")
 
 
@@ -56,7 +57,7 @@ def relative_rms_error(fmt: Format, block: int) -> float:
         case IntegerFormat():
             return math.sqrt(expected_largest(block, 2) / 12) / fmt.max
         case FloatFormat():
-            return 2.0**-fmt.mantissa_bits * math.sqrt(math.log(2) / 18)
+            return 2.0**-fmt.mantissa_bits / math.sqrt(32 * math.log(2))
     raise ValueError(f"no closed form of the expected error is known for {fmt.name}")
 
 
