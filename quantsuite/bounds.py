@@ -110,12 +110,13 @@ def _product_roundings(
     """The error of computing ``x W^T`` from magnitudes (float64): operands, sum and result rounded.
 
     The result is rounded at most three times to ``dtype``; what is too small for a normal number of ``dtype``
-    is rounded to a multiple of its smallest subnormal.
+    is rounded to a multiple of its smallest subnormal, and each product to one of float32's.
     """
     v = torch.finfo(dtype).eps / 2
     relative = (1 + v) ** operand_roundings * (1 + accumulation_error(x.shape[-1], roundoff)) * (1 + v) ** 3 - 1
     underflow = v * torch.finfo(dtype).smallest_normal
-    return relative * (x @ weight.T) + underflow * (x.sum(-1, keepdim=True) + weight.sum(-1) + 3)
+    products = x.shape[-1] * HALF_SUBNORMAL
+    return relative * (x @ weight.T) + underflow * (x.sum(-1, keepdim=True) + weight.sum(-1) + 3) + products
 
 
 def bound_execution(x: Tensor, weight: Tensor, dtype: torch.dtype, bias: Tensor | None = None) -> Tensor:
