@@ -1,64 +1,68 @@
-"""Expected quantization error of normally distributed values, in closed form.
+"""Expected quantization error of normally distributed values.
 
-A tensor of independent standard normal values, one scale for every ``block`` of them, ``s = amax / max``:
+``n`` independent standard normal values share the scale ``a / max``, ``a`` the largest magnitude among them.
+Between two neighbouring values of the format, ``g`` apart, the error is taken as uniform (Bennett, 1948): mean
+magnitude ``s g / 4``, mean square ``s^2 g^2 / 12``.  An integer format has one gap, so that these are ``s / 4``
+and ``s^2 / 12``; those of other formats are weighted with the normal distribution between their values, cut
+off at ``a``.  The largest value itself has no error.  What is left is averaged over the distribution of ``a``,
+``(2 Phi(a) - 1)^n``.
 
-- Integer: the error is taken as uniform over a step, so that its mean magnitude is ``s / 4`` and its mean
-  square ``s^2 / 12`` (Bennett, 1948).
-- Float: a value is ``x = t 2^e`` whose mantissa ``t`` in [1, 2) is log-uniform (Benford's law) whatever
-  ``|x|``, since the scale has any phase; its error is uniform over a spacing ``2^(e - m) = |x| 2^-m / t``: mean
-  magnitude ``|x| 2^-(m + 2) E[1 / t]``, mean square ``x^2 2^(-2 m) E[1 / t^2] / 12``, with ``E[1 / t] = 1 / (2 ln 2)``
-  and ``E[1 / t^2] = 3 / (8 ln 2)``.  Subnormal values are left out.
+For a float with ``m`` mantissa bits and many binades a log-uniform mantissa gives nearly the same without the
+scale: ``2^-(m + 2) / (2 ln 2)`` and ``2^-m / sqrt(32 ln 2)``.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
-from scipy import integrate, stats
+from scipy import stats
 
-from quantsuite.formats import FloatFormat, Format, IntegerFormat
+from quantsuite.formats import Format, IntegerFormat
+from quantsuite.reference import representable
 
 MEAN_MAGNITUDE = math.sqrt(2 / math.pi)
 """Of a standard normal value."""
+NODES = 400
+"""Of the Gauss-Legendre quadrature over the distribution of the largest magnitude."""
 
 
-def expected_largest(count: int, power: int = 1) -> float:
-    """``E[max |x|^power]`` of ``count`` standard normal values: the integral of one minus the distribution."""
-
-    def exceeds(t: float) -> float:
-        return power * t ** (power - 1) * -np.expm1(count * np.log1p(-2 * stats.norm.sf(t)))
-
-    value, _ = integrate.quad(exceeds, 0, 12, limit=400, points=[stats.norm.isf(0.5 / (count + 1))])
-    return float(value)
+def _average_over_largest(count: int, statistic: Callable[[np.ndarray], np.ndarray]) -> float:
+    """``E[statistic(a)]`` of the largest magnitude ``a`` of ``count`` standard normal values."""
+    nodes, weights = np.polynomial.legendre.leggauss(NODES)
+    exceeding = -np.expm1(np.log((nodes + 1) / 2) / count)
+    return float(weights @ statistic(stats.norm.isf(exceeding / 2)) / 2)
 
 
-def relative_mean_error(fmt: Format, block: int) -> float:
-    """``sum |dx| / sum |x|`` of elements.
-
-    Raises:
-        ValueError: if no closed form is known for the format.
-    """
-    match fmt:
-        case IntegerFormat():
-            return expected_largest(block) / fmt.max / 4 / MEAN_MAGNITUDE
-        case FloatFormat():
-            return 2.0 ** -(fmt.mantissa_bits + 2) / (2 * math.log(2))
-    raise ValueError(f"no closed form of the expected error is known for {fmt.name}")
+def expected_largest(count: int) -> float:
+    """``E[max |x|]`` of ``count`` standard normal values."""
+    return _average_over_largest(count, lambda largest: largest)
 
 
-def relative_rms_error(fmt: Format, block: int) -> float:
-    """``sqrt(sum dx^2 / sum x^2)`` of elements.
+def _mean_gap(fmt: Format, count: int, power: int) -> float:
+    """The mean over elements and scales of ``(s g)^power``, the largest element's taken as zero."""
+    values = representable(fmt).numpy()
+    values = values[values >= -fmt.max] if isinstance(fmt, IntegerFormat) else values
+    gaps = np.diff(values)
 
-    Raises:
-        ValueError: as :func:`relative_mean_error`.
-    """
-    match fmt:
-        case IntegerFormat():
-            return math.sqrt(expected_largest(block, 2) / 12) / fmt.max
-        case FloatFormat():
-            return 2.0**-fmt.mantissa_bits / math.sqrt(32 * math.log(2))
-    raise ValueError(f"no closed form of the expected error is known for {fmt.name}")
+    def given(largest: np.ndarray) -> np.ndarray:
+        scale = largest / fmt.max
+        below = stats.norm.cdf(scale[:, None] * values)
+        inside = np.diff(below) / (below[:, -1:] - below[:, :1])
+        return inside @ gaps**power * scale**power
+
+    return (count - 1) / count * _average_over_largest(count, given)
+
+
+def relative_mean_error(fmt: Format, count: int) -> float:
+    """``sum |dx| / sum |x|`` of elements of which ``count`` share a symmetric, restricted scale ``amax / max``."""
+    return _mean_gap(fmt, count, 1) / 4 / MEAN_MAGNITUDE
+
+
+def relative_rms_error(fmt: Format, count: int) -> float:
+    """``sqrt(sum dx^2 / sum x^2)`` of such elements."""
+    return math.sqrt(_mean_gap(fmt, count, 2) / 12)
 
 
 def relative_product_error(x_error: float, weight_error: float) -> float:

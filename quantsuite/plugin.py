@@ -17,13 +17,14 @@ from hypothesis import HealthCheck, settings
 from tqdm import tqdm
 
 from quantsuite.margins import Margins, add_margin_options
-from quantsuite.records import Record, RecordError, read_run, write_run
+from quantsuite.records import ErrorPoint, PropertyResult, Record, RecordError, read_run, write_run
 
 if TYPE_CHECKING:
     from quantsuite.gate import GateResult
     from quantsuite.session import Cell, Session
 
 RECORD = "quantsuite_record"
+NUMERICS = {"quantsuite_property": PropertyResult, "quantsuite_error": ErrorPoint}
 EXECUTION_NAMES = ("simulated", "real")
 BASELINES = Path("reports/baselines")
 
@@ -74,6 +75,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     add("--wikitext", default="Salesforce/wikitext", help="WikiText-2: hub id or folder of a local copy")
     add("--mmlu", default="cais/mmlu", help="MMLU: hub id or folder of a local copy")
     add("--output", type=Path, default=Path("reports/accuracy.json"), help="run file (default: reports/accuracy.json)")
+    add(
+        "--numerics-output",
+        type=Path,
+        default=Path("reports/numerics.json"),
+        help="run file of checked properties and measured errors (default: reports/numerics.json)",
+    )
     add("--fresh", action="store_true", help="measure everything anew instead of reusing finished records")
     add(
         "--gate",
@@ -84,6 +91,40 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     add("--baseline", default=None, help="baseline run file, or bf16 (default: reports/baselines/<model>.json)")
     add_margin_options(add)
+
+
+class NumericsCollector:
+    """Gathers checked properties and measured errors from test reports, and writes them as the run ends.
+
+    Earlier ones are kept if this run did not repeat them.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._properties: dict[tuple[str, ...], PropertyResult] = {}
+        self._errors: dict[tuple[object, ...], ErrorPoint] = {}
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.when != "call":
+            return
+        for name, value in report.user_properties:
+            if name in NUMERICS:
+                found = msgspec.json.decode(value, type=NUMERICS[name])
+                kept: dict[Any, Any] = self._properties if isinstance(found, PropertyResult) else self._errors
+                kept[found.key] = found
+
+    def pytest_sessionfinish(self) -> None:
+        if not (self._properties or self._errors):
+            return
+        if self._path.exists():
+            earlier = read_run(self._path)
+            self._properties = {result.key: result for result in earlier.properties} | self._properties
+            self._errors = {point.key: point for point in earlier.errors} | self._errors
+        write_run(self._path, properties=list(self._properties.values()), errors=list(self._errors.values()))
+
+    def pytest_terminal_summary(self, terminalreporter: Any) -> None:
+        if self._properties or self._errors:
+            terminalreporter.write_line(f"numerics: {self._path}\nreport:   python -m quantsuite report {self._path}")
 
 
 class Collector:
@@ -204,6 +245,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("model") and not hasattr(config, "workerinput"):
         config.stash[COLLECTOR] = Collector(config)
         config.pluginmanager.register(config.stash[COLLECTOR], "quantsuite.collector")
+        config.pluginmanager.register(NumericsCollector(config.getoption("numerics_output")), "quantsuite.numerics")
 
 
 def finished_records(config: pytest.Config) -> list[Record]:
@@ -330,3 +372,20 @@ def measured_so_far(request: pytest.FixtureRequest) -> list[Record]:
     """The records that this run has collected until now (none of them in an xdist worker)."""
     collector = request.config.stash.get(COLLECTOR, None)
     return list(collector.records.values()) if collector else []
+
+
+def _recorder(request: pytest.FixtureRequest, kind: type) -> Callable[[Any], None]:
+    name = next(name for name, each in NUMERICS.items() if each is kind)
+    return lambda found: request.node.user_properties.append((name, msgspec.json.encode(found).decode()))
+
+
+@pytest.fixture
+def record_property_result(request: pytest.FixtureRequest) -> Callable[[PropertyResult], None]:
+    """Attaches what a check said of a contestant to the test's report."""
+    return _recorder(request, PropertyResult)
+
+
+@pytest.fixture
+def record_error(request: pytest.FixtureRequest) -> Callable[[ErrorPoint], None]:
+    """Attaches a measured error to the test's report."""
+    return _recorder(request, ErrorPoint)
