@@ -200,11 +200,13 @@ class ErrorPoint(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """One measured error of quantized random tensors, beside its closed form.
 
     ``study`` names what ``x`` is: a reduced dimension, a group size, an outlier's size.  ``quantity`` is the
-    measure of the error, relative to the exact values.  ``predicted`` is ``None`` where no closed form is known.
+    measure of the error, relative to the exact values; ``series`` the line of a plot that the point belongs to.
+    ``predicted`` is ``None`` where no closed form is known.
     """
 
     study: str
     quantity: str
+    series: str
     scheme: str
     x: float
     shape: list[int]
