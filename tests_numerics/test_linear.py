@@ -13,7 +13,10 @@ from quantsuite.quantize import fake_quantize
 from quantsuite.scheme import CATALOGUE, EXECUTIONS, Execution, Scheme
 
 PACKED = [Scheme.parse(name) for name in ("int4-g128", "int3-g64", "nf4-g64", "fp4-row", "fp6e3m2-g128")]
-BLOCKS = [Scheme.parse(name) for name in ("mxfp8", "mxfp4", "mxint8", "nvfp4", "int8-row-full", "int8-g128-sbf16")]
+BLOCKS = [
+    Scheme.parse(name)
+    for name in ("mxfp8", "mxfp4", "mxint8", "nvfp4", "int8-row-full", "int8-g128-sbf16", "fp8-row-se4m3")
+]
 STORED = [*CATALOGUE, *PACKED, *BLOCKS]
 schemes = pytest.mark.parametrize("scheme", STORED, ids=str)
 SIMULATED = [Scheme.parse(name) for name in ("int4-g128-asym", "int8-row:int8-token", "fp8-b37x128:fp8-g128")]

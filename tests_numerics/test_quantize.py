@@ -166,6 +166,14 @@ def test_the_full_range_uses_its_most_negative_code_and_the_restricted_one_does_
     assert quantize(weight, restricted).codes.min() == -operand.format.max
 
 
+@each("int8-g32-se8m0", "int4-g32-se8m0", "int4-g32-clip", "int3-g32-clip")
+def test_clipped_codes_stay_in_the_restricted_range(operand: Operand) -> None:
+    """The largest magnitude, negative, lies beyond the range: nearly twice its power of two, or far from the others."""
+    block = torch.full((1, 32), 0.3)
+    block[0, 3] = -1.999 if operand.scale == "e8m0" else -0.75
+    assert quantize(block, operand).codes.min() == -operand.format.max
+
+
 @each(*BLOCK_FORMATS)
 def test_scales_of_block_formats_take_a_byte_a_block(operand: Operand) -> None:
     weight = draw(12, 1.0)
