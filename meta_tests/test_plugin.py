@@ -209,6 +209,13 @@ def test_a_cell_measured_under_two_conditions_is_not_reported_as_one(small_run: 
     assert "device is H200, not cpu. Make a report of each run" in result.stderr
 
 
+def test_other_projects_parameters_of_the_same_name_are_left_alone(tmp_path: Path) -> None:
+    test = "import pytest\n@pytest.mark.parametrize('cell', [1, 2])\ndef test(cell): pass\n"
+    (tmp_path / "test_other.py").write_text(test)
+    result = subprocess.run([sys.executable, "-m", "pytest", "-q"], cwd=tmp_path, capture_output=True, text=True)
+    assert "2 passed" in result.stdout and "deselected" not in result.stdout
+
+
 def test_records_are_collected_under_xdist(tmp_path: Path) -> None:
     pytest.importorskip("xdist")
     output = tmp_path / "run.json"

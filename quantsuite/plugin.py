@@ -305,9 +305,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def _cell_label(item: pytest.Item) -> str | None:
-    """The label of a test's cell, empty if there is none to run, ``None`` if the test takes no cell."""
+    """The label of a test's cell, empty if there is none to run, ``None`` if the test takes no cell of the run."""
     callspec = getattr(item, "callspec", None)
-    if callspec is None or "cell" not in callspec.params:
+    if callspec is None or item.get_closest_marker("cells") is None:
         return None
     return getattr(callspec.params["cell"], "label", "")
 

@@ -42,6 +42,7 @@ def numerics_section(properties: Sequence[PropertyResult], errors: Sequence[Erro
     topics = [
         *(_properties_topic(name, [r for r in properties if r.operation == name]) for name in _operations(properties)),
         *_reasons_topic(properties),
+        *_accumulator_topic([result for result in properties if "bits" in result.details]),
         *(_study_topic(name, [p for p in errors if p.study == name]) for name in unique(p.study for p in errors)),
     ]
     return NumericsSection(topics=tuple(topics)) if topics else None
@@ -111,6 +112,26 @@ def _merged(rows: Sequence[tuple[str, ...]]) -> tuple[tuple[str, ...], ...]:
         (contestant, schemes, ", ".join(names) if len(names) < 4 else f"{len(names)} properties", outcome, reason)
         for (contestant, schemes, outcome, reason), names in merged.items()
     )
+
+
+def _accumulator_topic(results: Sequence[PropertyResult]) -> list[Topic]:
+    if not results:
+        return []
+    rows = []
+    for result in results:
+        promotion = result.details.get("promotion")
+        every = MISSING if promotion is None else f"{promotion:.0f}"
+        rows.append(
+            (result.contestant, result.scheme, result.environment.dtype, f"{result.details['bits']:.0f}", every)
+        )
+    heads = ("Contestant", "Scheme", "dtype", "Bits, at least", "Promoted every, elements of K")
+    words = (
+        "How many significant bits the running sum over K keeps, measured with sums whose small terms survive only in "
+        "a wide enough accumulator. FP8 tensor cores of the Ada and Hopper generations keep about 14 bits; adding "
+        "their partial sums in float32 every 128 elements, as DeepSeek-V3 does, shows as promotion."
+    )
+    table = Table(heads=heads, rows=tuple(rows), labels=3)
+    return [Topic(heading="Accumulator width", words=words, tables=(table,))]
 
 
 def _study_topic(study: str, points: Sequence[ErrorPoint]) -> Topic:

@@ -1,0 +1,154 @@
+"""The report's section on arithmetic: what a cell says, why, and the error tables."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from meta_tests import factories
+from quantsuite.records import ErrorPoint, Finding, PropertyResult, RecordError, Run, read_run, read_runs, write_run
+from quantsuite.reporting import write_report
+from quantsuite.reporting.numerics import Topic, numerics_section
+
+
+def result(
+    contestant: str,
+    scheme: str,
+    name: str,
+    outcome: Finding,
+    factor: float | None = None,
+    reason: str | None = None,
+    **details: float,
+) -> PropertyResult:
+    return PropertyResult(
+        test=f"test_contestants.py::test[{contestant}-{scheme}-{name}]",
+        contestant=contestant,
+        operation="linear",
+        scheme=scheme,
+        property=name,
+        outcome=outcome,
+        factor=factor,
+        reason=reason,
+        details=details,
+        environment=factories.environment(),
+    )
+
+
+def point(series: str, x: float, measured: float, predicted: float | None) -> ErrorPoint:
+    return ErrorPoint(
+        study="group size",
+        quantity="elementwise relative mean absolute error",
+        series=series,
+        scheme=f"{series}-g{x:.0f}",
+        x=x,
+        shape=[8, 64],
+        measured=measured,
+        predicted=predicted,
+        seed=0,
+    )
+
+
+RESULTS = [
+    result("mine", "int8-row", "product", "within bound", 0.25),
+    result("mine", "fp8-row", "product", "within bound", 0.75),
+    result("mine", "int8-row", "zeros", "exact", 0.0),
+    result("mine", "fp8-row", "zeros", "not supported", reason="no FP8 here"),
+    result("theirs", "int8-row", "product", "fails", reason="3 times the bound"),
+    result("theirs", "fp8-row", "product", "within bound", 0.5),
+    result("theirs", "int8-row", "zeros", "not supported", reason="no zeros here"),
+    result("known", "int8-row", "product", "known failure", reason="truncates: issue 7"),
+    result("known", "int8-row", "accumulator", "exact", 0.0, bits=14.0, promotion=128.0),
+]
+
+
+def topics(results: list[PropertyResult] = RESULTS, errors: tuple[ErrorPoint, ...] = ()) -> dict[str, Topic]:
+    section = numerics_section(results, list(errors))
+    assert section is not None
+    return {topic.heading: topic for topic in section.topics}
+
+
+def rows_of(topic: Topic) -> dict[str, dict[str, str]]:
+    (table,) = topic.tables
+    return {row[0]: dict(zip(table.heads, row, strict=True)) for row in table.rows}
+
+
+@pytest.mark.parametrize(
+    ("contestant", "name", "cell"),
+    [
+        ("mine", "product", "within 0.750"),
+        ("mine", "zeros", "exact"),
+        ("theirs", "product", "fails (1 of 2)"),
+        ("theirs", "zeros", "not supported here"),
+        ("known", "product", "known failure (1 of 1)"),
+        ("known", "zeros", "-"),
+    ],
+)
+def test_a_cell_says_the_worst_of_its_schemes(contestant: str, name: str, cell: str) -> None:
+    assert rows_of(topics()["Contestants: linear"])[contestant][name] == cell
+
+
+def test_a_row_counts_the_schemes_that_ran() -> None:
+    rows = rows_of(topics()["Contestants: linear"])
+    assert [rows[name]["Schemes"] for name in ("mine", "theirs", "known")] == ["2", "2", "1"]
+
+
+def test_every_reason_is_listed_with_its_scheme() -> None:
+    (table,) = topics()["Failures and what is not supported"].tables
+    assert ("theirs", "int8-row", "product", "fails", "3 times the bound") in table.rows
+    assert ("mine", "fp8-row", "zeros", "not supported", "no FP8 here") in table.rows
+    assert ("known", "int8-row", "product", "known failure", "truncates: issue 7") in table.rows
+    assert len(table.rows) == 4
+
+
+def test_an_accumulator_shows_its_bits_and_its_promotion() -> None:
+    (table,) = topics()["Accumulator width"].tables
+    assert table.rows == (("known", "int8-row", "bf16", "14", "128"),)
+
+
+def test_an_error_table_has_a_row_for_each_size_and_the_prediction_beside_it() -> None:
+    errors = (
+        point("int8", 32, 0.005, 0.0051),
+        point("int8", 64, 0.006, 0.0061),
+        point("nf4", 32, 0.08, None),
+        point("nf4", 64, 0.09, None),
+    )
+    (table,) = topics([], errors)["Quantization error by group size"].tables
+    assert table.heads == ("Group size", "Shape", "int8: measured", "predicted", "nf4: measured")
+    assert table.rows == (
+        ("32", "8 x 64", "0.00500", "0.00510", "0.08000"),
+        ("64", "8 x 64", "0.00600", "0.00610", "0.09000"),
+    )
+
+
+def test_both_pages_hold_the_section_and_its_plots(tmp_path: Path) -> None:
+    errors = [point("int8", 32, 0.005, 0.0051), point("int8", 64, 0.006, 0.0061)]
+    files = write_report(Run(records=factories.matrix()[:3], properties=RESULTS, errors=errors), tmp_path)
+    assert "report-errors-group-size.svg" in {path.name for path in files}
+    markdown, html = ((tmp_path / name).read_text() for name in ("report.md", "report.html"))
+    for page in (markdown, html):
+        assert "9 checks of 3 contestants; 2 errors of random tensors." in page
+        assert "fails (1 of 2)" in page and "within 0.750" in page
+    assert "![Error by group size](report-errors-group-size.svg)" in markdown
+    assert 'href="#arithmetic"' in html
+
+
+def test_a_run_without_arithmetic_has_no_such_section(tmp_path: Path) -> None:
+    write_report(Run(records=factories.matrix()[:3]), tmp_path)
+    assert "Arithmetic" not in (tmp_path / "report.md").read_text()
+
+
+def test_runs_are_read_together_and_the_later_check_counts(tmp_path: Path) -> None:
+    write_run(tmp_path / "a.json", factories.matrix()[:2], properties=RESULTS)
+    better = result("theirs", "int8-row", "product", "within bound", 0.9)
+    write_run(tmp_path / "b.json", properties=[better], errors=[point("int8", 32, 0.005, None)])
+    run = read_runs([tmp_path / "a.json", tmp_path / "b.json"])
+    assert (len(run.records), len(run.properties), len(run.errors)) == (2, len(RESULTS), 1)
+    assert better in run.properties
+    assert read_run(tmp_path / "b.json").records == []
+
+
+def test_an_empty_run_is_no_report(tmp_path: Path) -> None:
+    write_run(tmp_path / "empty.json")
+    with pytest.raises(RecordError, match="no records in"):
+        read_runs([tmp_path / "empty.json"])
