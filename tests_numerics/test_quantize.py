@@ -117,6 +117,18 @@ def test_there_is_one_scale_for_each_block_of_the_granularity(name: str, shape: 
     assert quantize(draw(8, 1.0), Operand.parse(name)).scale.shape == shape
 
 
+@pytest.mark.parametrize(
+    ("name", "shape"), [("int8-head", (2, 3, 4, 1)), ("int8-token", (2, 3, 4, 1)), ("fp8-g8", (2, 3, 4, 2, 1))]
+)
+def test_keys_and_values_have_a_scale_for_each_token_and_head(name: str, shape: tuple[int, ...]) -> None:
+    """``[batch, tokens, heads, head_dim]``; each head's error is bounded by its own largest value."""
+    keys = draw(14, 1.0).reshape(-1)[: 2 * 3 * 4 * 16].reshape(2, 3, 4, 16)
+    keys[:, :, 1] *= 1000
+    quantized = quantize(keys, Operand.parse(name))
+    assert quantized.scale.shape == shape
+    assert ((dequantize(quantized).double() - keys.double()).abs() <= bound_element(keys, Operand.parse(name))).all()
+
+
 @exact_peaks
 def test_scales_follow_the_largest_magnitude_of_their_own_block(operand: Operand) -> None:
     """The element that sets a block's scale is represented up to the roundings of scale, quotient and product."""
