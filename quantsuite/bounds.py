@@ -73,3 +73,30 @@ def bound_execution(x: Tensor, weight: Tensor, dtype: torch.dtype, bias: Tensor 
         bound = bound + ((1 + v) ** 3 - 1) * bias.double().abs()
     underflow = v * torch.finfo(dtype).smallest_normal
     return 2 * (bound + underflow * (x.double().abs().sum(-1, keepdim=True) + 3))
+
+
+def bound_matmul(
+    x: Tensor,
+    weight: Tensor,
+    x_operand: Operand | None,
+    w_operand: Operand | None,
+    *,
+    accumulator_bits: int = 24,
+    out_dtype: torch.dtype,
+) -> Tensor:
+    """Stand-in until core's."""
+    v, u = torch.finfo(out_dtype).eps / 2, 2.0**-accumulator_bits
+    k = x.shape[-1]
+
+    def spread(t: Tensor, operand: Operand | None) -> Tensor:
+        if operand is None:
+            return torch.zeros_like(t, dtype=torch.float64)
+        error = bound_element(t, operand)
+        return error + v * (t.double().abs() + error)
+
+    dx, dw = spread(x, x_operand), spread(weight, w_operand)
+    ax, aw = x.double().abs(), weight.double().abs()
+    gamma = k * u / (1 - k * u)
+    magnitude = (ax + dx) @ (aw + dw).T
+    rounding = ((1 + gamma) * (1 + v) ** 3 - 1) * magnitude
+    return ax @ dw.T + dx @ aw.T + dx @ dw.T + rounding + 3 * v * torch.finfo(out_dtype).smallest_normal

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from quantsuite.gate import GateResult
     from quantsuite.session import Cell, Session
 
+pytest_plugins = ["quantsuite.conformance.plugin"]
+
 RECORD = "quantsuite_record"
 EXECUTION_NAMES = ("simulated", "real")
 BASELINES = Path("reports/baselines")

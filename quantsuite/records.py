@@ -169,11 +169,34 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         return self.value is not None and self.items is not None
 
 
-class Run(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """A run file."""
+class CheckRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One property of one contestant under a scheme, or the reason why it was not tried.
+
+    ``tightness`` is the largest error as a fraction of its proven bound, 0 where the result is exact, ``None``
+    if the check did not finish.  ``version`` is that of the checks.  ``environment.dtype`` is that of the inputs.
+    """
+
+    test: str
+    outcome: Outcome
+    contestant: str
+    operation: str
+    scheme: str
+    property: str
+    version: int
+    environment: Environment
+    tightness: float | None = None
+    details: dict[str, float] = {}
+    reason: str | None = None
+    seconds: float = 0.0
+    created: str = ""
+
+
+class Run(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """A run file; ``checks`` is absent where none ran, so that readers of records alone read the rest."""
 
     schema_version: int
     records: list[Record]
+    checks: list[CheckRecord] = []
 
 
 def read_run(path: Path) -> Run:
@@ -211,9 +234,10 @@ def read_runs(paths: Iterable[Path]) -> list[Record]:
     return list(cells.values())
 
 
-def write_run(path: Path, records: Sequence[Record]) -> None:
+def write_run(path: Path, records: Sequence[Record], checks: Sequence[CheckRecord] = ()) -> None:
     """Replace a run file at once, so that an interruption leaves the old one or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
-    partial.write_bytes(msgspec.json.encode(Run(schema_version=SCHEMA_VERSION, records=list(records))) + b"\n")
+    run = Run(schema_version=SCHEMA_VERSION, records=list(records), checks=list(checks))
+    partial.write_bytes(msgspec.json.encode(run) + b"\n")
     os.replace(partial, path)
