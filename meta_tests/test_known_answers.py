@@ -37,8 +37,10 @@ class WordTokenizer:
             return int(word[1:])
         return self._others.setdefault(word, self.words + 1 + len(self._others))
 
-    def __call__(self, text: str, **options: object) -> dict[str, list[int]]:
-        return {"input_ids": [self._id(word) for word in text.split()]}
+    def __call__(self, text: str | list[str], **options: object) -> dict[str, list]:
+        if isinstance(text, str):
+            return {"input_ids": [self._id(word) for word in text.split()]}
+        return {"input_ids": [self(each)["input_ids"] for each in text]}
 
     def decode(self, tokens: Sequence[int]) -> str:
         names = {number: word for word, number in self._others.items()}

@@ -13,12 +13,12 @@ from rich.console import Console
 from meta_tests import factories
 from meta_tests.factories import DIRECT, DRIFT, PERPLEXITY, changed_choices, changed_perplexities, choices, record
 from quantsuite.gate import gate_against_reference
-from quantsuite.records import Outcome, Record
+from quantsuite.records import Outcome, Record, Run
 from quantsuite.reporting import gate_summary, terminal_summary, write_report
 from quantsuite.reporting.analysis import ModelAnalysis, analyse
 from quantsuite.reporting.answers import Answer, answers
 from quantsuite.reporting.wording import approximately
-from quantsuite.statistics import Margins
+from quantsuite.statistics import RESAMPLES, Margins
 
 MARGINS = Margins()
 REFERENCE = choices(1000, 0.823)
@@ -31,7 +31,7 @@ def analysed(records: list[Record]) -> ModelAnalysis:
 
 def pages(records: list[Record], folder: Path) -> tuple[str, str]:
     """Markdown and HTML."""
-    write_report(records, folder)
+    write_report(Run(records=records), folder)
     return (folder / "report.md").read_text(), (folder / "report.html").read_text()
 
 
@@ -68,7 +68,7 @@ def test_a_planted_loss_is_called_worse_with_its_size() -> None:
     assert "The largest loss is that of int8-tensor real: +5.00 [" in text_of(worse)
 
 
-@pytest.mark.parametrize("flips", [0, 20])
+@pytest.mark.parametrize("flips", [1, 20])
 def test_no_difference_is_called_not_distinguishable_with_what_could_have_been_seen(flips: int) -> None:
     worse, _ = answers(analysed(two(lost=flips, gained=flips)))
     assert worse.summary == "Not distinguishable: world-mmlu/direct."
@@ -147,6 +147,27 @@ def test_the_group_size_named_is_the_coarsest_that_suffices() -> None:
     _, group_size = answers(analysed(records))
     assert "g128 suffices; row does not suffice: it loses +0.04" in text_of(group_size)
     assert "FP8: tensor is not distinguishable from g64 at n=200 documents" in text_of(group_size)
+
+
+@pytest.mark.parametrize(("fp8", "answer"), [(0.0, "no"), (0.3, "no granularity measured suffices")])
+def test_no_granularity_suffices_if_the_finest_is_worse_than_bf16(fp8: float, answer: str) -> None:
+    losses = {form: {"tensor": loss, "g64": loss} for form, loss in (("int8", 0.3), ("fp8", fp8))}
+    _, group_size = answers(analysed(ladder(losses)))
+    (finding,) = group_size.findings
+    assert finding.answer == answer
+    beyond = "g64 itself is worse than bf16 by more than the margin"
+    assert [beyond in sentence for sentence in finding.sentences] == [True, fp8 > 0]
+
+
+def test_equal_outcomes_are_called_identical() -> None:
+    worse, _ = answers(analysed(two(0, 0)))
+    assert "The outcomes are identical, item by item." in text_of(worse)
+
+
+def test_a_loss_of_zero_is_not_called_a_gain() -> None:
+    worse, _ = answers(analysed(two(lost=5, gained=5)))
+    assert "The largest loss is that of int8-tensor real: +0.00 [" in text_of(worse)
+    assert "No variant loses" not in text_of(worse)
 
 
 def test_one_format_alone_leaves_the_second_question_open() -> None:
@@ -283,7 +304,13 @@ def test_provenance_names_model_data_and_environment(tmp_path: Path) -> None:
     dataset = records[0].dataset
     assert dataset is not None
     for page in (markdown, html):
-        for fact in (records[0].subject.model_sha256, dataset.sha256, "torch 2.13.0+cpu", "AVX512", "2,000 resamples"):
+        for fact in (
+            records[0].subject.model_sha256,
+            dataset.sha256,
+            "torch 2.13.0+cpu",
+            "AVX512",
+            f"{RESAMPLES:,} resamples",
+        ):
             assert fact in page
 
 
@@ -292,7 +319,7 @@ def matrix_report(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Record
     """A full matrix of three metrics, the folder of its report and the seconds that it took."""
     records, folder = factories.matrix(), tmp_path_factory.mktemp("report")
     begin = time.perf_counter()
-    write_report(records, folder)
+    write_report(Run(records=records), folder)
     return records, folder, time.perf_counter() - begin
 
 
@@ -326,20 +353,20 @@ def test_markdown_shows_plots_that_lie_beside_it(matrix_report: tuple[list[Recor
 
 def test_the_same_records_give_the_same_files(tmp_path: Path) -> None:
     records = ladder({"int8": {"row": 0.01, "g64": 0.0}, "fp8": {"row": 0.0, "g64": 0.0}})
-    first = {path.name: path.read_bytes() for path in write_report(records, tmp_path / "first")}
-    second = {path.name: path.read_bytes() for path in write_report(records, tmp_path / "second")}
+    first = {path.name: path.read_bytes() for path in write_report(Run(records=records), tmp_path / "first")}
+    second = {path.name: path.read_bytes() for path in write_report(Run(records=records), tmp_path / "second")}
     assert first == second and len(first) == 5
 
 
 def test_plots_of_an_earlier_report_are_removed(tmp_path: Path) -> None:
-    write_report(two(5, 5), tmp_path)
-    kept = {path.name for path in write_report([record(DIRECT, items=REFERENCE)], tmp_path)}
+    write_report(Run(records=two(5, 5)), tmp_path)
+    kept = {path.name for path in write_report(Run(records=[record(DIRECT, items=REFERENCE)]), tmp_path)}
     assert {path.name for path in tmp_path.iterdir()} == kept == {"report.md", "report.html"}
 
 
 def test_a_report_of_nothing_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no records"):
-        write_report([], tmp_path)
+        write_report(Run(), tmp_path)
 
 
 @pytest.mark.parametrize("width", [80, 120])

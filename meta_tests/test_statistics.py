@@ -83,7 +83,7 @@ def test_the_interval_of_a_change_without_gains_falls_little_short_of_its_claim(
 
 
 def covers_zero(series: Sequence[float]) -> bool:
-    return statistics.block_bootstrap(lambda values: float(values.mean()), series).covers_zero
+    return statistics.block_bootstrap(series, np.ones(len(series)))[0].covers_zero
 
 
 CORRELATION, LENGTH, BLOCK = 0.5, 100, 5
@@ -126,12 +126,39 @@ def test_blocks_cover_more_often_than_the_independent_bootstrap(
 
 def test_the_bootstrap_repeats_itself() -> None:
     series = factories.autoregressive(40, 0.5, seed=1)
-    assert statistics.block_bootstrap(np.mean, series) == statistics.block_bootstrap(np.mean, series)
+    assert statistics.block_bootstrap(series, [1] * 40) == statistics.block_bootstrap(series, [1] * 40)
+
+
+@pytest.mark.parametrize(("correlation", "longer"), [(0.0, False), (0.8, True)])
+def test_strong_correlation_takes_longer_blocks(correlation: float, longer: bool) -> None:
+    least = round(200 ** (1 / 3))
+    lengths = [
+        statistics._block_length(np.array(factories.autoregressive(200, correlation, seed))) for seed in range(100)
+    ]
+    assert min(lengths) >= least
+    assert (np.median(lengths) > least) == longer
+
+
+@given(seed=st.integers(0, 1000), change=st.floats(-0.3, 0.3))
+def test_the_p_value_of_zero_belongs_to_the_interval(seed: int, change: float) -> None:
+    """Up to the interpolation of the quantiles and the one resample that is added to both sides."""
+    series = np.array(factories.autoregressive(60, 0.3, seed)) + change
+    interval, p_value = statistics.block_bootstrap(series, np.ones(60))
+    inclusive = 4 / statistics.RESAMPLES
+    assert interval.covers_zero or p_value <= 1 - CONFIDENCE + inclusive
+    assert not interval.covers_zero or p_value >= 1 - CONFIDENCE - inclusive
+
+
+def test_identical_outcomes_give_no_evidence_of_a_change() -> None:
+    assert statistics.block_bootstrap(np.zeros(60), np.ones(60))[1] == 1
+    items = factories.perplexities(60)
+    comparison = statistics.compare(items, items, "lower", Margins())
+    assert comparison.identical and comparison.p_value == 1
 
 
 def test_one_item_cannot_be_resampled() -> None:
     with pytest.raises(ValueError, match="1 item cannot be resampled; raise --limit"):
-        statistics.block_bootstrap(np.mean, [1.0])
+        statistics.block_bootstrap([1.0], [1])
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,9 @@ from pathlib import Path
 from rich.console import Console
 
 from quantsuite.gate import MODES, gate, gate_against_reference
+from quantsuite.margins import Margins, add_margin_options
 from quantsuite.records import RecordError, read_run, read_runs
 from quantsuite.reporting import gate_summary, terminal_summary, write_report
-from quantsuite.statistics import Margins
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -26,13 +26,7 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("--mode", choices=MODES, default="worse", help="strict also fails on undecided cells")
     for command in (report, check):
         command.add_argument("runs", type=Path, nargs="+", help="run files")
-        defaults = Margins()
-        command.add_argument(
-            "--accuracy-margin", type=float, default=defaults.accuracy, help="loss of accuracy that counts as none"
-        )
-        command.add_argument(
-            "--perplexity-margin", type=float, default=defaults.log_perplexity, help="rise of ln perplexity that does"
-        )
+        add_margin_options(command.add_argument)
     return parser
 
 
@@ -42,16 +36,16 @@ def main(arguments: list[str] | None = None) -> int:
     margins = Margins(accuracy=options.accuracy_margin, log_perplexity=options.perplexity_margin)
     console = Console()
     try:
-        records = read_runs(options.runs)
+        run = read_runs(options.runs)
         if options.command == "report":
-            console.print(terminal_summary(records, margins))
-            for path in write_report(records, options.output, margins=margins):
+            console.print(terminal_summary(run.records, margins))
+            for path in write_report(run, options.output, margins=margins):
                 print(path)
             return 0
         if options.baseline == "bf16":
-            result = gate_against_reference(records, mode=options.mode, margins=margins)
+            result = gate_against_reference(run.records, mode=options.mode, margins=margins)
         else:
-            result = gate(records, read_run(Path(options.baseline)).records, mode=options.mode, margins=margins)
+            result = gate(run.records, read_run(Path(options.baseline)).records, mode=options.mode, margins=margins)
     except RecordError as error:
         print(error, file=sys.stderr)
         return 2

@@ -5,22 +5,68 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from quantsuite.formats import FloatFormat
+from quantsuite.formats import FP8_E4M3, FloatFormat, IntegerFormat, TableFormat
 from quantsuite.granularity import share_scales
+from quantsuite.quantize import CLIP_FRACTIONS, SMALLEST_SCALE, largest_code
+from quantsuite.reference import power_of_two_step
 from quantsuite.scheme import Operand
 
 FLOAT32_ROUNDOFF = 2.0**-24
+ROUNDINGS = 6
+"""Float32 roundings of one element: of its scale (three for E4M3's two levels), quotient, product and clamp."""
+HALF_SUBNORMAL = 2.0**-150
+"""The most by which float32 rounds what is too small for a normal number."""
+
+
+def _steps(view: Tensor, shared: tuple[int, ...], operand: Operand) -> tuple[Tensor, Tensor]:
+    """The least and the greatest step (float64) that float32 arithmetic can arrive at, beside its roundings.
+
+    Scales that are rounded to a coarse format may go either way where float32 cannot tell; rounding is
+    monotone, so that the two ends are the rounded ends.  Clip search chooses from a range.
+    """
+    peak, fmt = view.abs().amax(shared, keepdim=True), operand.format
+    if operand.scale == "e8m0":
+        exact = power_of_two_step(peak, fmt)
+        return exact, exact
+    slack = ROUNDINGS * FLOAT32_ROUNDOFF
+    if operand.scale == "e4m3":
+        factor = (peak.amax() / fmt.max / FP8_E4M3.max).clamp(min=SMALLEST_SCALE)
+        ratio = peak / fmt.max / factor
+        low, high = (FP8_E4M3.round((ratio * (1 + sign * slack)).float()).double() for sign in (-1, 1))
+        return low * factor, high * factor
+    scale = (peak / largest_code(operand)).clamp(min=SMALLEST_SCALE)
+    if operand.scale == "bf16":
+        low, high = ((scale * (1 + sign * slack)).to(torch.bfloat16).double() for sign in (-1, 1))
+        return low, high
+    return (scale * CLIP_FRACTIONS[-1]).clamp(min=SMALLEST_SCALE) if operand.clip else scale, scale
+
+
+def _half_gap(view: Tensor, operand: Operand, low: Tensor, high: Tensor) -> Tensor:
+    """Half the distance between the representable values around each element that is not clipped."""
+    fmt = operand.format
+    match fmt:
+        case IntegerFormat():
+            return (high / 2).expand_as(view)
+        case FloatFormat():
+            smallest = high * 2.0 ** (fmt.smallest_exponent - fmt.mantissa_bits - 1)
+            return torch.maximum(view.abs() * 2.0 ** -(fmt.mantissa_bits + 1), smallest)
+        case TableFormat():
+            values = torch.tensor(fmt.values, dtype=torch.float64, device=view.device)
+            places = torch.bucketize(torch.where(low > 0, view / low, 0.0), values).clamp(1, len(values) - 1)
+            return (values[places] - values[places - 1]) / 2 * high
+    raise ValueError(f"no bound is known for {fmt.name}")
 
 
 def bound_element(tensor: Tensor, operand: Operand) -> Tensor:
     """An upper bound on ``|x - dequantize(quantize(x))|`` for each element.
 
-    Symmetric: with the scale ``s = amax / max`` no element clips.  An integer code is then at most half a
-    step from ``x / s``, a float code at most half a spacing: ``max(2^-(m+1) |x|, s 2^(e - m - 1))``
-    with ``m`` mantissa bits and smallest exponent ``e``.  Four float32 roundings (of the scale, the
-    quotient, the product, and the clamp at ``max``, which cuts a quotient that rounding lifted above
-    it) add at most ``4 u |x|``, ``u = 2^-24``.  A block whose scale would underflow has error at most
-    half the smallest scale's step, which is the same formula with the scale that was used.
+    Symmetric: an element that the codes' range covers at its step ``s`` is at most half the distance of
+    two neighbouring values away: ``s / 2`` for an integer, ``max(2^-(m+1) |x|, s 2^(e - m - 1))`` for a float
+    with ``m`` mantissa bits and smallest exponent ``e``, half the gap of the table for NF4, whose gaps grow
+    away from zero.  An element beyond the range is clipped, by ``|x| - s max``: nothing where the step is
+    ``amax / max``, half a step in the full range (``s = 2 amax / (2^b - 1)``), more where the step was rounded
+    down to a power of two or to E4M3, or chosen smaller by clip search.  At most six float32 roundings add
+    ``6 u |x|``, ``u = 2^-24``; values below the normal ones are off by half a subnormal, times the code.
 
     With a zero point: with ``s = (max - min) / (2**bits - 1)`` an element clips only at the end towards
     which the zero point was rounded, by no more than that rounding, half a step.  Float32 roundings of the
@@ -31,29 +77,55 @@ def bound_element(tensor: Tensor, operand: Operand) -> Tensor:
         float64, the shape of ``tensor``.
     """
     view, shared = share_scales(tensor.double(), operand.granularity)
+    slack = ROUNDINGS * FLOAT32_ROUNDOFF
     if not operand.symmetric:
         extent = view.amax(shared, keepdim=True).clamp(min=0) - view.amin(shared, keepdim=True).clamp(max=0)
-        scale = (extent / (2**operand.format.bits - 1)).clamp(min=torch.finfo(torch.float32).tiny)
-        return (scale / 2 + 6 * FLOAT32_ROUNDOFF * extent).expand_as(view).reshape(tensor.shape)
-    scale = (view.abs().amax(shared, keepdim=True) / operand.format.max).clamp(min=torch.finfo(torch.float32).tiny)
-    fmt = operand.format
-    if isinstance(fmt, FloatFormat):
-        smallest = scale * 2.0 ** (fmt.smallest_exponent - fmt.mantissa_bits - 1)
-        bound = torch.maximum(view.abs() * 2.0 ** -(fmt.mantissa_bits + 1), smallest)
-    else:
-        bound = (scale / 2).expand_as(view)
-    return (bound * (1 + 4 * FLOAT32_ROUNDOFF) + 4 * FLOAT32_ROUNDOFF * view.abs()).reshape(tensor.shape)
+        scale = (extent / (2**operand.format.bits - 1)).clamp(min=SMALLEST_SCALE)
+        return (scale / 2 + slack * extent).expand_as(view).reshape(tensor.shape)
+    low, high = _steps(view, shared, operand)
+    bound = torch.maximum(_half_gap(view, operand, low, high), view.abs() - low * operand.format.max)
+    bound = bound * (1 + slack) + slack * view.abs() + HALF_SUBNORMAL * (operand.format.max + 1)
+    return bound.reshape(tensor.shape)
+
+
+def accumulation_error(terms: int, roundoff: float = FLOAT32_ROUNDOFF) -> float:
+    """``gamma = n u / (1 - n u)``: the error of a sum of ``n`` products relative to the sum of magnitudes.
+
+    In any order of summation (Higham, Accuracy and Stability of Numerical Algorithms, 2002, section 3.1).
+
+    Raises:
+        ValueError: if ``n u >= 1``, where nothing is guaranteed.
+    """
+    if terms * roundoff >= 1:
+        raise ValueError(
+            f"{terms:,} terms in an accumulator of unit roundoff {roundoff:g} have no bound; "
+            f"use fewer than {int(1 / roundoff):,}"
+        )
+    return terms * roundoff / (1 - terms * roundoff)
+
+
+def _product_roundings(
+    x: Tensor, weight: Tensor, dtype: torch.dtype, operand_roundings: int, roundoff: float
+) -> Tensor:
+    """The error of computing ``x W^T`` from magnitudes (float64): operands, sum and result rounded.
+
+    The result is rounded at most three times to ``dtype``; what is too small for a normal number of ``dtype``
+    is rounded to a multiple of its smallest subnormal, and each product to one of float32's.
+    """
+    v = torch.finfo(dtype).eps / 2
+    relative = (1 + v) ** operand_roundings * (1 + accumulation_error(x.shape[-1], roundoff)) * (1 + v) ** 3 - 1
+    underflow = v * torch.finfo(dtype).smallest_normal
+    products = x.shape[-1] * HALF_SUBNORMAL
+    return relative * (x @ weight.T) + underflow * (x.sum(-1, keepdim=True) + weight.sum(-1) + 3) + products
 
 
 def bound_execution(x: Tensor, weight: Tensor, dtype: torch.dtype, bias: Tensor | None = None) -> Tensor:
     """How far two executions of one weight-only scheme may be apart.
 
-    Each multiplies ``x`` by the same dequantized weight, up to one rounding of it to ``dtype``
-    (unit roundoff ``v``), sums K products in float32 or better, ``gamma = K u / (1 - K u)`` (Higham,
-    2002, section 3.1), and rounds the result at most three times to ``dtype``, a bias included.  What is
-    too small for a normal number of ``dtype`` is rounded to a multiple of the smallest subnormal.  This is
-    half of the bound: how far one execution may be from the exact product with ``weight``; two differ by
-    at most twice that.
+    Each multiplies ``x`` by the same dequantized weight, up to one rounding of it to ``dtype``, sums K
+    products in float32 or better (:func:`accumulation_error`), and rounds the result at most three times to
+    ``dtype``, a bias included.  Half of this bound is how far one execution may be from the exact product with
+    ``weight``.
 
     Args:
         x: ``[..., K]``.
@@ -64,39 +136,50 @@ def bound_execution(x: Tensor, weight: Tensor, dtype: torch.dtype, bias: Tensor 
     Returns:
         float64 ``[..., N]``.
     """
-    v = torch.finfo(dtype).eps / 2
-    k = x.shape[-1]
-    gamma = k * FLOAT32_ROUNDOFF / (1 - k * FLOAT32_ROUNDOFF)
-    relative = (1 + v) * (1 + gamma) * (1 + v) ** 3 - 1
-    bound = relative * (x.double().abs() @ weight.double().abs().T)
+    bound = _product_roundings(x.double().abs(), weight.double().abs(), dtype, 1, FLOAT32_ROUNDOFF)
     if bias is not None:
-        bound = bound + ((1 + v) ** 3 - 1) * bias.double().abs()
-    underflow = v * torch.finfo(dtype).smallest_normal
-    return 2 * (bound + underflow * (x.double().abs().sum(-1, keepdim=True) + 3))
+        bound = bound + ((1 + torch.finfo(dtype).eps / 2) ** 3 - 1) * bias.double().abs()
+    return 2 * bound
 
 
 def bound_matmul(
     x: Tensor,
     weight: Tensor,
     x_operand: Operand | None,
-    w_operand: Operand | None,
+    weight_operand: Operand | None,
     *,
-    accumulator_bits: int = 24,
-    out_dtype: torch.dtype,
+    dtype: torch.dtype,
+    accumulator_roundoff: float = FLOAT32_ROUNDOFF,
 ) -> Tensor:
-    """Stand-in until core's."""
-    v, u = torch.finfo(out_dtype).eps / 2, 2.0**-accumulator_bits
-    k = x.shape[-1]
+    """How far a quantized product may be from the exact ``x W^T`` of the operands before quantization.
 
-    def spread(t: Tensor, operand: Operand | None) -> Tensor:
-        if operand is None:
-            return torch.zeros_like(t, dtype=torch.float64)
-        error = bound_element(t, operand)
-        return error + v * (t.double().abs() + error)
+    ``|y - y'| <= |x| |dW| + |dx| |W| + |dx| |dW|`` with :func:`bound_element` of each, plus what computing
+    the product of the quantized operands adds: each of them rounded to ``dtype``, the sum, and the result
+    rounded at most three times.
 
-    dx, dw = spread(x, x_operand), spread(weight, w_operand)
-    ax, aw = x.double().abs(), weight.double().abs()
-    gamma = k * u / (1 - k * u)
-    magnitude = (ax + dx) @ (aw + dw).T
-    rounding = ((1 + gamma) * (1 + v) ** 3 - 1) * magnitude
-    return ax @ dw.T + dx @ aw.T + dx @ dw.T + rounding + 3 * v * torch.finfo(out_dtype).smallest_normal
+    Args:
+        x: ``[..., K]``.
+        weight: ``[N, K]``.
+        x_operand: how ``x`` is quantized, ``None`` if it is not.
+        weight_operand: how ``weight`` is quantized, ``None`` if it is not.
+        dtype: of the dequantized operands and of the result.
+        accumulator_roundoff: unit roundoff of the accumulator; 0 if it is exact.
+
+    Returns:
+        float64 ``[..., N]``.
+
+    Raises:
+        ValueError: if K is too large for the accumulator.
+    """
+    (x, dx), (weight, dw) = (
+        (tensor.double().abs(), torch.zeros(()) if operand is None else bound_element(tensor, operand))
+        for tensor, operand in ((x, x_operand), (weight, weight_operand))
+    )
+    dx, dw = dx.expand_as(x).double(), dw.expand_as(weight).double()
+    quantization = x @ dw.T + dx @ (weight + dw).T
+    return quantization + _product_roundings(x + dx, weight + dw, dtype, 2, accumulator_roundoff)
+
+
+def exact_int32_terms(x_max: int = 127, weight_max: int = 127) -> int:
+    """The largest K at which a sum of products of integer codes cannot overflow int32, whatever the codes."""
+    return (2**31 - 1) // (x_max * weight_max)

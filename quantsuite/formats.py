@@ -1,26 +1,29 @@
-"""Number formats: which values a code can stand for, and rounding to them.  No scales here."""
+"""Number formats: which values a code stands for, and rounding, encoding and decoding.  No scales here."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
 
 
 class Format(Protocol):
-    """A finite set of representable values.
+    """A finite set of values, each with a code of ``bits`` bits.
 
     Attributes:
         name: the format's name in a scheme.
-        max: the largest finite value, the one a block's largest magnitude is scaled to.
+        min: the most negative finite value.
+        max: the largest finite value.
         bits: bits of one code.
         storage: the torch dtype that holds one code a byte, or ``None`` if codes need packing.
     """
 
     @property
     def name(self) -> str: ...
+    @property
+    def min(self) -> float: ...
     @property
     def max(self) -> float: ...
     @property
@@ -29,16 +32,45 @@ class Format(Protocol):
     def storage(self) -> torch.dtype | None: ...
 
     def round(self, values: Tensor) -> Tensor:
-        """The nearest representable values (float32), ties to even, saturating at ``max``; NaN stays NaN."""
+        """The nearest finite value (float32), of two equally near the one with the even code; NaN stays NaN.
+
+        Beyond the ends it saturates at ``min`` and ``max``, infinities included.
+        """
         ...
+
+    def encode(self, values: Tensor) -> Tensor:
+        """Codes (uint8, in the low ``bits``) of the rounded values.
+
+        Infinities and NaN have their own codes where the format has them; else infinities saturate.
+
+        Raises:
+            ValueError: if a value is NaN and the format has no code for it.
+        """
+        ...
+
+    def decode(self, codes: Tensor) -> Tensor:
+        """The values (float32) of codes; the inverse of :meth:`encode` on every code, NaN's payload aside."""
+        ...
+
+
+def _refuse_nan(name: str, values: Tensor) -> None:
+    if values.isnan().any():
+        raise ValueError(f"{int(values.isnan().sum())} values are NaN, which {name} cannot represent; repair them")
 
 
 @dataclass(frozen=True, kw_only=True)
 class IntegerFormat:
-    """Signed integers, symmetric: ``-max .. max`` with ``max = 2**(bits - 1) - 1``."""
+    """Two's complement integers, ``-2**(bits - 1) .. 2**(bits - 1) - 1``.
+
+    Symmetric quantization in the usual, restricted range leaves the most negative code unused.
+    """
 
     name: str
     bits: int
+
+    @property
+    def min(self) -> float:
+        return -float(2 ** (self.bits - 1))
 
     @property
     def max(self) -> float:
@@ -49,7 +81,15 @@ class IntegerFormat:
         return torch.int8 if self.bits == 8 else None
 
     def round(self, values: Tensor) -> Tensor:
-        return values.float().round().clamp(-self.max, self.max)
+        return values.float().round().clamp(self.min, self.max)
+
+    def encode(self, values: Tensor) -> Tensor:
+        _refuse_nan(self.name, values)
+        return self.round(values).to(torch.int8).view(torch.uint8) & (2**self.bits - 1)
+
+    def decode(self, codes: Tensor) -> Tensor:
+        unused = 32 - self.bits
+        return (codes.int() << unused >> unused).float()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +99,8 @@ class FloatFormat:
     Args:
         smallest_exponent: of a normal number, that is one minus the exponent bias.
         max: the largest finite value; it depends on which codes are NaN or infinite.
+        specials: ``none``; ``nan``: the code above ``max`` is NaN; ``ieee``: the one above ``max`` is infinity
+            and all above that are NaN.
         storage: a torch dtype with these values, where there is one.
     """
 
@@ -67,21 +109,102 @@ class FloatFormat:
     mantissa_bits: int
     smallest_exponent: int
     max: float
+    specials: Literal["none", "nan", "ieee"] = "none"
     storage: torch.dtype | None = None
+
+    @property
+    def min(self) -> float:
+        return -self.max
 
     @property
     def bits(self) -> int:
         return 1 + self.exponent_bits + self.mantissa_bits
 
+    def _exponent(self, magnitudes: Tensor) -> Tensor:
+        """Of the spacing's binade (int32); that of the smallest normal number below it."""
+        return torch.frexp(magnitudes.clamp(min=2.0**self.smallest_exponent)).exponent - 1
+
     def ulp(self, values: Tensor) -> Tensor:
         """Spacing of the representable values at each magnitude, as float32."""
-        normal = values.float().abs().clamp(min=2.0**self.smallest_exponent)
-        exponent = torch.frexp(normal).exponent - 1 - self.mantissa_bits
-        return torch.ldexp(torch.ones_like(normal), exponent)
+        magnitudes = values.float().abs()
+        return torch.ldexp(torch.ones_like(magnitudes), self._exponent(magnitudes) - self.mantissa_bits)
 
     def round(self, values: Tensor) -> Tensor:
         ulp = self.ulp(values)
-        return ((values.float() / ulp).round() * ulp).clamp(-self.max, self.max)
+        return ((values.float() / ulp).round() * ulp).clamp(self.min, self.max)
+
+    def _magnitude_code(self, magnitudes: Tensor) -> Tensor:
+        """Place of representable magnitudes among all, int32: exponent and mantissa bits are one ascending count."""
+        exponent = self._exponent(magnitudes)
+        steps = torch.ldexp(magnitudes, self.mantissa_bits - exponent).int()
+        return (exponent - self.smallest_exponent) * 2**self.mantissa_bits + steps
+
+    def encode(self, values: Tensor) -> Tensor:
+        if self.specials == "none":
+            _refuse_nan(self.name, values)
+        values = values.float()
+        finite = self.round(torch.nan_to_num(values, nan=0.0, posinf=self.max, neginf=self.min))
+        codes = self._magnitude_code(finite.abs())
+        sign = 2 ** (self.bits - 1)
+        if self.specials == "ieee":
+            top = self._magnitude_code(torch.tensor(self.max, device=values.device))
+            codes = torch.where(values.isinf(), top + 1, codes)
+        codes = torch.where(values.isnan(), sign - 1, codes)
+        return (codes + sign * values.signbit()).to(torch.uint8)
+
+    def decode(self, codes: Tensor) -> Tensor:
+        codes = codes.int()
+        magnitude, negative = codes & (2 ** (self.bits - 1) - 1), codes >> (self.bits - 1) & 1
+        exponent, fraction = magnitude >> self.mantissa_bits, magnitude & (2**self.mantissa_bits - 1)
+        steps = fraction + (exponent > 0) * 2**self.mantissa_bits
+        place = exponent.clamp(min=1) - 1 + self.smallest_exponent - self.mantissa_bits
+        values = torch.ldexp(steps.float(), place)
+        if self.specials != "none":
+            beyond = torch.full_like(values, torch.nan)
+            if self.specials == "ieee":
+                beyond = torch.where(fraction == 0, torch.inf, beyond)
+            values = torch.where(values > self.max, beyond, values)
+        return torch.where(negative == 1, -values, values)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableFormat:
+    """Values without arithmetic structure, in ascending order; a value's place is its code."""
+
+    name: str
+    values: tuple[float, ...]
+
+    @property
+    def min(self) -> float:
+        return self.values[0]
+
+    @property
+    def max(self) -> float:
+        return self.values[-1]
+
+    @property
+    def bits(self) -> int:
+        return (len(self.values) - 1).bit_length()
+
+    @property
+    def storage(self) -> torch.dtype | None:
+        return None
+
+    def round(self, values: Tensor) -> Tensor:
+        rounded = self.decode(self.encode(torch.nan_to_num(values, nan=0.0, posinf=self.max, neginf=self.min)))
+        return torch.where(values.isnan(), torch.nan, rounded)
+
+    def encode(self, values: Tensor) -> Tensor:
+        _refuse_nan(self.name, values)
+        table = torch.tensor(self.values, dtype=torch.float64, device=values.device)
+        middles = (table[1:] + table[:-1]) / 2
+        exact = values.double()
+        # Of two neighbours one has an even code: of those that tie, the places below and not above differ by one.
+        below, above = torch.bucketize(exact, middles), torch.bucketize(exact, middles, right=True)
+        return torch.where(below % 2 == 0, below, above).to(torch.uint8)
+
+    def decode(self, codes: Tensor) -> Tensor:
+        return torch.tensor(self.values, device=codes.device)[codes.long()]
 
 
 INT8 = IntegerFormat(name="int8", bits=8)
@@ -89,15 +212,49 @@ INT4 = IntegerFormat(name="int4", bits=4)
 INT3 = IntegerFormat(name="int3", bits=3)
 INT2 = IntegerFormat(name="int2", bits=2)
 FP8_E4M3 = FloatFormat(
-    name="fp8", exponent_bits=4, mantissa_bits=3, smallest_exponent=-6, max=448.0, storage=torch.float8_e4m3fn
+    name="fp8",
+    exponent_bits=4,
+    mantissa_bits=3,
+    smallest_exponent=-6,
+    max=448.0,
+    specials="nan",
+    storage=torch.float8_e4m3fn,
 )
 FP8_E5M2 = FloatFormat(
-    name="fp8e5m2", exponent_bits=5, mantissa_bits=2, smallest_exponent=-14, max=57344.0, storage=torch.float8_e5m2
+    name="fp8e5m2",
+    exponent_bits=5,
+    mantissa_bits=2,
+    smallest_exponent=-14,
+    max=57344.0,
+    specials="ieee",
+    storage=torch.float8_e5m2,
 )
 FP6_E2M3 = FloatFormat(name="fp6e2m3", exponent_bits=2, mantissa_bits=3, smallest_exponent=0, max=7.5)
 FP6_E3M2 = FloatFormat(name="fp6e3m2", exponent_bits=3, mantissa_bits=2, smallest_exponent=-2, max=28.0)
 FP4_E2M1 = FloatFormat(name="fp4", exponent_bits=2, mantissa_bits=1, smallest_exponent=0, max=6.0)
+NF4 = TableFormat(
+    name="nf4",
+    values=(
+        -1.0,
+        -0.6961928009986877,
+        -0.5250730514526367,
+        -0.39491748809814453,
+        -0.28444138169288635,
+        -0.18477343022823334,
+        -0.09105003625154495,
+        0.0,
+        0.07958029955625534,
+        0.16093020141124725,
+        0.24611230194568634,
+        0.33791524171829224,
+        0.44070982933044434,
+        0.5626170039176941,
+        0.7229568362236023,
+        1.0,
+    ),
+)
+"""Quantiles of the normal distribution (Dettmers et al., QLoRA, 2023, appendix E)."""
 
 FORMATS: dict[str, Format] = {
-    f.name: f for f in (INT8, INT4, INT3, INT2, FP8_E4M3, FP8_E5M2, FP6_E2M3, FP6_E3M2, FP4_E2M1)
+    f.name: f for f in (INT8, INT4, INT3, INT2, FP8_E4M3, FP8_E5M2, FP6_E2M3, FP6_E3M2, FP4_E2M1, NF4)
 }

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
-from quantsuite.records import Record
+from quantsuite.records import Record, differences
 from quantsuite.statistics import Comparison, Margins, compare
 
 Mode = Literal["worse", "strict"]
@@ -49,12 +49,6 @@ class GateResult:
         if not self.failures:
             return f"gate passed: {compared} of {len(self.checks)} cells compared, none worse"
         return f"gate failed: {len(self.failures)} of {len(self.checks)} cells"
-
-
-def differences(candidate: Record, baseline: Record) -> list[str]:
-    """The conditions in which two records differ, each with both values."""
-    ours, theirs = candidate.conditions, baseline.conditions
-    return [f"{name}: {ours[name]} now, {theirs[name]} then" for name in ours if ours[name] != theirs[name]]
 
 
 def check_cell(candidate: Record | None, baseline: Record, margins: Margins) -> Check:
@@ -131,13 +125,6 @@ def gate_against_reference(
                 reason="the run has no bf16 of this model and metric; add bf16 to --scheme",
             )
         else:
-            against = check_cell(record, reference, margins)
-            check = Check(
-                label=record.subject.label,
-                metric=against.metric,
-                status=against.status,
-                comparison=against.comparison,
-                reason=against.reason,
-            )
+            check = replace(check_cell(record, reference, margins), label=record.subject.label)
         checks.append(check)
     return GateResult(checks=tuple(checks), mode=mode)

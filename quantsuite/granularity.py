@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 
 from torch import Tensor
+from torch.nn import functional
 
 
 @dataclass(frozen=True)
@@ -99,6 +100,16 @@ def _divide(what: str, size: int, name: str, length: int) -> int:
             f"{what} {size} does not divide {name}={length}; use one of {', '.join(map(str, fitting[:8]))}"
         )
     return length // size
+
+
+def pad_to_blocks(tensor: Tensor, granularity: Granularity) -> Tensor:
+    """The tensor with zeros after its last column (and row) where the last group or block is not full."""
+    match granularity:
+        case PerGroup(size):
+            return functional.pad(tensor, (0, -tensor.shape[-1] % size))
+        case PerBlock(rows, columns) if tensor.ndim == 2:
+            return functional.pad(tensor, (0, -tensor.shape[1] % columns, 0, -tensor.shape[0] % rows))
+    return tensor
 
 
 def share_scales(tensor: Tensor, granularity: Granularity) -> tuple[Tensor, tuple[int, ...]]:

@@ -37,7 +37,8 @@ class QuantizedLinear(nn.Module):
 
     *Simulated*, the weight is a parameter that each forward pass rounds, and gradients pass
     straight through; :meth:`freeze` rounds it once and for all for inference.  *Real*, the weight
-    is stored as 8-bit codes with float32 scales, and there is nothing to train.
+    is stored as codes of its format, packed where they are smaller than a byte, with their scales, and there
+    is nothing to train.
 
     Args:
         weight: ``[N, K]``, floating.
@@ -59,9 +60,10 @@ class QuantizedLinear(nn.Module):
         self.out_features, self.in_features = weight.shape
         self.bias = None if bias is None else nn.Parameter(bias.detach())
         if execution == "real":
-            stored = quantize(weight, scheme.weight)
-            self.register_buffer("codes", stored.codes)
-            self.register_buffer("scale", stored.scale)
+            quantized = quantize(weight, scheme.weight)
+            self.register_buffer("codes", weight_only.store(quantized))
+            self.register_buffer("scale", quantized.scale)
+            self.register_buffer("tensor_scale", quantized.tensor_scale)
         else:
             self.weight = nn.Parameter(weight.detach())
             fake_quantize(self.weight.detach(), scheme.weight)
@@ -87,7 +89,14 @@ class QuantizedLinear(nn.Module):
 
     def _stored(self) -> QuantizedTensor:
         assert self.scheme.weight is not None
-        return QuantizedTensor(codes=self.codes, scale=self.scale, zero_point=None, operand=self.scheme.weight)
+        return QuantizedTensor(
+            codes=weight_only.load(self.codes, self.scheme.weight, self.in_features),
+            scale=self.scale,
+            tensor_scale=self.tensor_scale,
+            zero_point=None,
+            shape=torch.Size((self.out_features, self.in_features)),
+            operand=self.scheme.weight,
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         if self.execution == "real":

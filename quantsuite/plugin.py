@@ -16,7 +16,8 @@ import pytest
 from hypothesis import HealthCheck, settings
 from tqdm import tqdm
 
-from quantsuite.records import Record, RecordError, read_run, write_run
+from quantsuite.margins import Margins, add_margin_options
+from quantsuite.records import ErrorPoint, PropertyResult, Record, RecordError, read_run, write_run
 
 if TYPE_CHECKING:
     from quantsuite.gate import GateResult
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 pytest_plugins = ["quantsuite.conformance.plugin"]
 
 RECORD = "quantsuite_record"
+NUMERICS = {"quantsuite_property": PropertyResult, "quantsuite_error": ErrorPoint}
 EXECUTION_NAMES = ("simulated", "real")
 BASELINES = Path("reports/baselines")
 
@@ -75,6 +77,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     add("--wikitext", default="Salesforce/wikitext", help="WikiText-2: hub id or folder of a local copy")
     add("--mmlu", default="cais/mmlu", help="MMLU: hub id or folder of a local copy")
     add("--output", type=Path, default=Path("reports/accuracy.json"), help="run file (default: reports/accuracy.json)")
+    add(
+        "--numerics-output",
+        type=Path,
+        default=Path("reports/numerics.json"),
+        help="run file of checked properties and measured errors (default: reports/numerics.json)",
+    )
     add("--fresh", action="store_true", help="measure everything anew instead of reusing finished records")
     add(
         "--gate",
@@ -84,6 +92,41 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="fail if a cell is worse than its baseline; strict: also if undecided. Put it last, or write --gate=worse",
     )
     add("--baseline", default=None, help="baseline run file, or bf16 (default: reports/baselines/<model>.json)")
+    add_margin_options(add)
+
+
+class NumericsCollector:
+    """Gathers checked properties and measured errors from test reports, and writes them as the run ends.
+
+    Earlier ones are kept if this run did not repeat them.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._properties: dict[tuple[str, ...], PropertyResult] = {}
+        self._errors: dict[tuple[object, ...], ErrorPoint] = {}
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.when != "call":
+            return
+        for name, value in report.user_properties:
+            if name in NUMERICS:
+                found = msgspec.json.decode(value, type=NUMERICS[name])
+                kept: dict[Any, Any] = self._properties if isinstance(found, PropertyResult) else self._errors
+                kept[found.key] = found
+
+    def pytest_sessionfinish(self) -> None:
+        if not (self._properties or self._errors):
+            return
+        if self._path.exists():
+            earlier = read_run(self._path)
+            self._properties = {result.key: result for result in earlier.properties} | self._properties
+            self._errors = {point.key: point for point in earlier.errors} | self._errors
+        write_run(self._path, properties=list(self._properties.values()), errors=list(self._errors.values()))
+
+    def pytest_terminal_summary(self, terminalreporter: Any) -> None:
+        if self._properties or self._errors:
+            terminalreporter.write_line(f"numerics: {self._path}\nreport:   python -m quantsuite report {self._path}")
 
 
 class Collector:
@@ -127,13 +170,13 @@ class Collector:
         from quantsuite.gate import gate, gate_against_reference
 
         records = list(self.records.values())
-        baseline = self._config.getoption("baseline")
+        baseline, margins = self._config.getoption("baseline"), _margins(self._config)
         try:
             if baseline == "bf16":
-                self.gate = gate_against_reference(records, mode=mode)
+                self.gate = gate_against_reference(records, mode=mode, margins=margins)
             else:
                 path = Path(baseline) if baseline else BASELINES / f"{Path(self._config.getoption('model')).name}.json"
-                self.gate = gate(records, read_run(path).records, mode=mode)
+                self.gate = gate(records, read_run(path).records, mode=mode, margins=margins)
         except RecordError as error:
             self.gate_error = f"gate failed: {error}"
         if self.gate is None or not self.gate.passed:
@@ -145,16 +188,19 @@ class Collector:
         from rich.console import Console
 
         from quantsuite.reporting import gate_summary, terminal_summary
-        from quantsuite.statistics import Margins
 
         console = Console(file=_TerminalFile(self._config), width=max(100, terminalreporter._tw.fullwidth))
         if self.records:
-            console.print(terminal_summary(list(self.records.values()), Margins()))
+            console.print(terminal_summary(list(self.records.values()), _margins(self._config)))
             console.print(f"records: {self._path}\nreport:  python -m quantsuite report {self._path}", highlight=False)
         if self.gate is not None:
             console.print(gate_summary(self.gate))
         if self.gate_error is not None:
             console.print(self.gate_error, highlight=False)
+
+
+def _margins(config: pytest.Config) -> Margins:
+    return Margins(accuracy=config.getoption("accuracy_margin"), log_perplexity=config.getoption("perplexity_margin"))
 
 
 def _outcome(report: pytest.TestReport) -> Any:
@@ -196,9 +242,12 @@ FINISHED = pytest.StashKey[list[Record]]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("scheme") != ["all"] or config.getoption("task"):
+        _cells(config)
     if config.getoption("model") and not hasattr(config, "workerinput"):
         config.stash[COLLECTOR] = Collector(config)
         config.pluginmanager.register(config.stash[COLLECTOR], "quantsuite.collector")
+        config.pluginmanager.register(NumericsCollector(config.getoption("numerics_output")), "quantsuite.numerics")
 
 
 def finished_records(config: pytest.Config) -> list[Record]:
@@ -220,18 +269,25 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     marker = metafunc.definition.get_closest_marker("cells")
     if "cell" not in metafunc.fixturenames or marker is None:
         return
+    cells = [cell for cell in _cells(metafunc.config) if cell.task.kind == marker.args[0]]
+    metafunc.parametrize("cell", [pytest.param(cell, id=str(cell)) for cell in cells], scope="session")
+
+
+def _cells(config: pytest.Config) -> list[Cell]:
+    """The cells that the options name.
+
+    Raises:
+        pytest.UsageError: if a scheme or task is unknown.
+    """
     from quantsuite.session import make_cells, parse_schemes
     from quantsuite.tasks import default_tasks, select_tasks
 
-    option = metafunc.config.getoption
+    option = config.getoption
     try:
-        names = option("task")
-        tasks = select_tasks(names) if names else default_tasks(option("model"))
-        pairs = parse_schemes(option("scheme"), option("execution"))
+        tasks = select_tasks(option("task")) if option("task") else default_tasks(option("model"))
+        return make_cells(tasks, parse_schemes(option("scheme"), option("execution")))
     except ValueError as error:
         raise pytest.UsageError(str(error)) from error
-    cells = make_cells([task for task in tasks if task.kind == marker.args[0]], pairs)
-    metafunc.parametrize("cell", [pytest.param(cell, id=str(cell)) for cell in cells], scope="session")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -318,3 +374,20 @@ def measured_so_far(request: pytest.FixtureRequest) -> list[Record]:
     """The records that this run has collected until now (none of them in an xdist worker)."""
     collector = request.config.stash.get(COLLECTOR, None)
     return list(collector.records.values()) if collector else []
+
+
+def _recorder(request: pytest.FixtureRequest, kind: type) -> Callable[[Any], None]:
+    name = next(name for name, each in NUMERICS.items() if each is kind)
+    return lambda found: request.node.user_properties.append((name, msgspec.json.encode(found).decode()))
+
+
+@pytest.fixture
+def record_property_result(request: pytest.FixtureRequest) -> Callable[[PropertyResult], None]:
+    """Attaches what a check said of a contestant to the test's report."""
+    return _recorder(request, PropertyResult)
+
+
+@pytest.fixture
+def record_error(request: pytest.FixtureRequest) -> Callable[[ErrorPoint], None]:
+    """Attaches a measured error to the test's report."""
+    return _recorder(request, ErrorPoint)

@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from quantsuite.formats import Format, IntegerFormat
-from quantsuite.granularity import share_scales
+from quantsuite.formats import FP8_E4M3, Format, IntegerFormat
+from quantsuite.granularity import pad_to_blocks, share_scales
 from quantsuite.scheme import Operand
 
-_SMALLEST_SCALE = torch.finfo(torch.float32).tiny
+SMALLEST_SCALE = torch.finfo(torch.float32).tiny
+CLIP_FRACTIONS = tuple(1 - step / 40 for step in range(21))
+"""Of the largest magnitude, tried by clip search: 1 down to one half."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class QuantizedTensor:
-    """Codes with their scales: ``(codes - zero_point) * scale`` is the value.
+    """Codes with their scales: ``(codes - zero_point) * step`` is the value.
 
     Args:
-        codes: the tensor's own shape, in the format's storage dtype, or as float32 values where
-            the format has none.
-        scale: float32, in the shape that :func:`~quantsuite.granularity.share_scales` broadcasts.
+        codes: the tensor's own shape (padded, if it was), in the format's storage dtype, or as float32
+            values where the format has none.
+        scale: in the dtype of the operand's scale format, in the shape that
+            :func:`~quantsuite.granularity.share_scales` broadcasts.
+        tensor_scale: float32 scalar that all scales are multiplied with; ``None`` but for E4M3 scales.
         zero_point: int32 in the shape of ``scale``; ``None`` if symmetric.
+        shape: of the tensor before padding.
         operand: how the tensor was quantized.
     """
 
@@ -30,18 +36,27 @@ class QuantizedTensor:
     scale: Tensor
     zero_point: Tensor | None
     operand: Operand
+    shape: torch.Size
+    tensor_scale: Tensor | None = None
+
+    @property
+    def step(self) -> Tensor:
+        """What a code is multiplied with: float32 in the shape of ``scale``."""
+        scale = self.scale.float()
+        return scale if self.tensor_scale is None else scale * self.tensor_scale
 
     @property
     def nbytes(self) -> int:
-        """Bytes of codes, scales and zero points as stored."""
-        parts = (self.codes, self.scale, self.zero_point)
-        return sum(part.numel() * part.element_size() for part in parts if part is not None)
+        """Bytes of codes (packed), scales and zero points."""
+        parts = (self.scale, self.tensor_scale, self.zero_point)
+        scales = sum(part.numel() * part.element_size() for part in parts if part is not None)
+        return math.ceil(self.codes.numel() * self.operand.format.bits / 8) + scales
 
 
 def integer_range(operand: Operand) -> tuple[int, int]:
-    """Smallest and largest code: ``-qmax .. qmax``, or all ``2**bits`` codes with a zero point."""
-    qmax = int(operand.format.max)
-    return (-qmax if operand.symmetric else -qmax - 1), qmax
+    """Smallest and largest code: ``-max .. max`` in the restricted range, else all ``2**bits`` codes."""
+    low = operand.format.min if operand.full_range or not operand.symmetric else -operand.format.max
+    return int(low), int(operand.format.max)
 
 
 def _check_finite(values: Tensor) -> None:
@@ -53,46 +68,112 @@ def _check_finite(values: Tensor) -> None:
         )
 
 
-def _symmetric_scale(view: Tensor, shared: tuple[int, ...], fmt: Format) -> Tensor:
-    """``amax / max``; blocks whose scale would not be a normal float32 get the smallest that is."""
-    return (view.abs().amax(shared, keepdim=True) / fmt.max).clamp(min=_SMALLEST_SCALE)
+def largest_code(operand: Operand) -> float:
+    """What a block's largest magnitude is scaled to: ``max``, half a step more in the full range.
+
+    The full range's middle is half a step below zero, so that ``amax`` falls between its two ends:
+    on the negative side it is rounded, on the positive side clipped, by half a step.
+    """
+    return operand.format.max + 0.5 if operand.full_range else operand.format.max
+
+
+def _power_of_two_scale(peak: Tensor, fmt: Format) -> Tensor:
+    """``2 ** (floor(log2(amax)) - floor(log2(max)))`` (OCP Microscaling v1.0, section 6.3), of E8M0's range.
+
+    The exponent of a block of zeros, and of one too small, is E8M0's smallest, -127.
+    """
+    largest = torch.frexp(torch.tensor(fmt.max)).exponent.item()
+    exponent = torch.where(peak > 0, torch.frexp(peak).exponent - largest, -127)
+    return torch.ldexp(torch.ones_like(peak), exponent.clamp(-127, 127))
+
+
+def _e4m3_scale(peak: Tensor, fmt: Format) -> tuple[Tensor, Tensor]:
+    """E4M3 scales and their float32 factor, which maps the largest of them to 448.
+
+    A block whose scale rounds to zero becomes zeros.
+    """
+    tensor_scale = (peak.amax() / fmt.max / FP8_E4M3.max).clamp(min=SMALLEST_SCALE)
+    return FP8_E4M3.round(peak / fmt.max / tensor_scale), tensor_scale
+
+
+def _searched_scale(view: Tensor, shared: tuple[int, ...], fmt: Format, scale: Tensor) -> Tensor:
+    """Of ``CLIP_FRACTIONS`` of each scale the one with the least squared error, the largest if several."""
+    best, least = scale, torch.full_like(scale, torch.inf, dtype=torch.float64)
+    for fraction in CLIP_FRACTIONS:
+        tried = (scale * fraction).clamp(min=SMALLEST_SCALE)
+        codes = fmt.round(view / tried).clamp(-fmt.max, fmt.max)
+        error = ((codes * tried).double() - view).square().sum(shared, keepdim=True)
+        best, least = torch.where(error < least, tried, best), torch.minimum(error, least)
+    return best
+
+
+def _symmetric(view: Tensor, shared: tuple[int, ...], operand: Operand) -> tuple[Tensor, Tensor | None]:
+    """Scales as they are stored, and the factor of E4M3 ones."""
+    peak, fmt = view.abs().amax(shared, keepdim=True), operand.format
+    match operand.scale:
+        case "e8m0":
+            return _power_of_two_scale(peak, fmt).to(torch.float8_e8m0fnu), None
+        case "e4m3":
+            scale, tensor_scale = _e4m3_scale(peak, fmt)
+            return scale.to(FP8_E4M3.storage), tensor_scale
+    scale = (peak / largest_code(operand)).clamp(min=SMALLEST_SCALE)
+    if operand.scale == "bf16":
+        return scale.to(torch.bfloat16), None
+    return (_searched_scale(view, shared, fmt, scale) if operand.clip else scale), None
 
 
 def _asymmetric_scale(view: Tensor, shared: tuple[int, ...], fmt: IntegerFormat, qmin: int) -> tuple[Tensor, Tensor]:
     """``(max - min) / (2**bits - 1)`` over the block and zero, so that zero is represented exactly."""
     high = view.amax(shared, keepdim=True).clamp(min=0)
     low = view.amin(shared, keepdim=True).clamp(max=0)
-    scale = (high / (2**fmt.bits - 1) - low / (2**fmt.bits - 1)).clamp(min=_SMALLEST_SCALE)
+    scale = (high / (2**fmt.bits - 1) - low / (2**fmt.bits - 1)).clamp(min=SMALLEST_SCALE)
     return scale, (qmin - (low / scale).round()).to(torch.int32)
 
 
-def quantize(tensor: Tensor, operand: Operand) -> QuantizedTensor:
-    """Round-to-nearest quantization with the scale that maps the largest magnitude to ``max``.
+def quantize(tensor: Tensor, operand: Operand, *, pad: bool = False) -> QuantizedTensor:
+    """Round-to-nearest quantization with the scale that maps the largest magnitude to the largest code.
+
+    Scales below the smallest normal float32 are raised to it.
 
     Args:
         tensor: ``[..., K]``, any floating dtype; computed in float32.
-        operand: format, granularity and symmetry.
+        operand: format, granularity, range and scales.
+        pad: complete the last group of K (and the last rows of a block) with zeros, which change no scale
+            and are dropped by :func:`dequantize`, instead of raising.
 
     Raises:
-        ValueError: if a value is NaN or infinite, or a group does not divide its dimension.
+        ValueError: if a value is NaN or infinite, there is none, or a group does not divide its dimension.
     """
-    view, shared = share_scales(tensor.detach().float(), operand.granularity)
     if tensor.numel() == 0:
         raise ValueError(f"a tensor of shape {list(tensor.shape)} has no elements to quantize")
+    values = tensor.detach().float()
+    if pad:
+        values = pad_to_blocks(values, operand.granularity)
+    view, shared = share_scales(values, operand.granularity)
     _check_finite(view)
-    fmt = operand.format
+    fmt, zero_point, tensor_scale = operand.format, None, None
     if operand.symmetric:
-        scale, zero_point = _symmetric_scale(view, shared, fmt), None
-        codes = fmt.round(view / scale)
+        scale, tensor_scale = _symmetric(view, shared, operand)
+        step = scale.float() if tensor_scale is None else scale.float() * tensor_scale
+        codes = fmt.round(torch.where(step > 0, view / step, 0.0))
+        if isinstance(fmt, IntegerFormat):
+            codes = codes.clamp(*integer_range(operand))
     else:
         assert isinstance(fmt, IntegerFormat)
         low, high = integer_range(operand)
         scale, zero_point = _asymmetric_scale(view, shared, fmt, low)
         codes = ((view / scale).round() + zero_point).clamp(low, high)
-    codes = codes.reshape(tensor.shape)
+    codes = codes.reshape(values.shape)
     if fmt.storage is not None:
         codes = codes.to(fmt.storage)
-    return QuantizedTensor(codes=codes, scale=scale, zero_point=zero_point, operand=operand)
+    return QuantizedTensor(
+        codes=codes,
+        scale=scale,
+        tensor_scale=tensor_scale,
+        zero_point=zero_point,
+        shape=tensor.shape,
+        operand=operand,
+    )
 
 
 def dequantize(quantized: QuantizedTensor, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -101,7 +182,8 @@ def dequantize(quantized: QuantizedTensor, dtype: torch.dtype = torch.float32) -
     values = view.float()
     if quantized.zero_point is not None:
         values = values - quantized.zero_point
-    return (values * quantized.scale).reshape(quantized.codes.shape).to(dtype)
+    values = (values * quantized.step).reshape(quantized.codes.shape)
+    return values[tuple(slice(size) for size in quantized.shape)].to(dtype)
 
 
 class _FakeQuantize(torch.autograd.Function):
@@ -117,7 +199,7 @@ class _FakeQuantize(torch.autograd.Function):
 def fake_quantize(tensor: Tensor, operand: Operand) -> Tensor:
     """Quantize and dequantize in the tensor's dtype; the gradient passes unchanged.
 
-    No value clips, since the scale covers the largest magnitude, so the straight-through
-    gradient (Bengio et al., 2013) is one everywhere.
+    The scale covers the largest magnitude, so that at most half a step is clipped (more by clip search and
+    by block formats) and the straight-through gradient (Bengio et al., 2013) is one everywhere.
     """
     return _FakeQuantize.apply(tensor, operand)

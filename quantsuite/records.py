@@ -13,6 +13,7 @@ SCHEMA_VERSION = 1
 
 Outcome = Literal["passed", "failed", "error", "skipped", "xfailed", "unsupported"]
 Direction = Literal["lower", "higher"]
+Finding = Literal["exact", "within bound", "fails", "known failure", "not supported", "skipped"]
 
 
 class RecordError(ValueError):
@@ -59,6 +60,9 @@ class Dataset(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     items: int
     limit: int
     seed: int
+
+    def __str__(self) -> str:
+        return f"{self.items:,} items of {self.name} (sha256 {self.sha256[:12]}, limit {self.limit}, seed {self.seed})"
 
 
 class Environment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -169,34 +173,59 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         return self.value is not None and self.items is not None
 
 
-class CheckRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One property of one contestant under a scheme, or the reason why it was not tried.
+class PropertyResult(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What one check said of one contestant under one scheme.
 
-    ``tightness`` is the largest error as a fraction of its proven bound, 0 where the result is exact, ``None``
-    if the check did not finish.  ``version`` is that of the checks.  ``environment.dtype`` is that of the inputs.
+    ``factor`` is the largest error that was seen over its bound, 0 where bits are decided; ``reason`` says
+    why the check failed or did not run.
     """
 
     test: str
-    outcome: Outcome
     contestant: str
     operation: str
     scheme: str
     property: str
-    version: int
-    environment: Environment
-    tightness: float | None = None
-    details: dict[str, float] = {}
+    outcome: Finding
+    factor: float | None = None
     reason: str | None = None
-    seconds: float = 0.0
-    created: str = ""
+    seed: int = 0
+    environment: Environment
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        return (self.contestant, self.operation, self.scheme, self.property, self.environment.device)
 
 
-class Run(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """A run file; ``checks`` is absent where none ran, so that readers of records alone read the rest."""
+class ErrorPoint(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One measured error of quantized random tensors, beside its closed form.
 
-    schema_version: int
-    records: list[Record]
-    checks: list[CheckRecord] = []
+    ``study`` names what ``x`` is: a reduced dimension, a group size, an outlier's size.  ``quantity`` is the
+    measure of the error, relative to the exact values; ``series`` the line of a plot that the point belongs to.
+    ``predicted`` is ``None`` where no closed form is known.
+    """
+
+    study: str
+    quantity: str
+    series: str
+    scheme: str
+    x: float
+    shape: list[int]
+    measured: float
+    predicted: float | None
+    seed: int
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        return (self.study, self.quantity, self.scheme, self.x, tuple(self.shape))
+
+
+class Run(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """A run file: measured cells of models, checked properties of contestants, errors of random tensors."""
+
+    schema_version: int = SCHEMA_VERSION
+    records: list[Record] = []
+    properties: list[PropertyResult] = []
+    errors: list[ErrorPoint] = []
 
 
 def read_run(path: Path) -> Run:
@@ -221,23 +250,61 @@ def read_run(path: Path) -> Run:
         raise RecordError(f"{path} is not a run file: {error}; run it again with --fresh") from error
 
 
-def read_runs(paths: Iterable[Path]) -> list[Record]:
-    """The records of several run files; of a cell that stands in several, the last.
+def read_runs(paths: Iterable[Path]) -> Run:
+    """What several run files hold together; of what was measured several times alike, the last.
 
     Raises:
-        RecordError: as :func:`read_run`, or if no record was found.
+        RecordError: as :func:`read_run`, if no record was found, or if a cell was measured under
+            different conditions or on different weights.
     """
     paths = list(paths)
-    cells = {record.cell: record for path in paths for record in read_run(path).records}
-    if not cells:
+    cells: dict[tuple[str, str, str, str], Record] = {}
+    properties: dict[tuple[str, ...], PropertyResult] = {}
+    errors: dict[tuple[object, ...], ErrorPoint] = {}
+    for path in paths:
+        run = read_run(path)
+        properties |= {result.key: result for result in run.properties}
+        errors |= {point.key: point for point in run.errors}
+        for record in run.records:
+            other = cells.get(record.cell)
+            if other is not None and record.measured and other.measured:
+                _check_alike(path, record, other)
+            cells[record.cell] = record
+    if not (cells or properties or errors):
         raise RecordError(f"no records in {', '.join(map(str, paths)) or 'no files'}; run pytest tests_accuracy first")
-    return list(cells.values())
+    return Run(records=list(cells.values()), properties=list(properties.values()), errors=list(errors.values()))
 
 
-def write_run(path: Path, records: Sequence[Record], checks: Sequence[CheckRecord] = ()) -> None:
+def differences(candidate: Record, baseline: Record) -> list[str]:
+    """The conditions in which two records differ, each with both values."""
+    ours, theirs = candidate.conditions, baseline.conditions
+    return [f"{name} is {ours[name]}, not {theirs[name]}" for name in ours if ours[name] != theirs[name]]
+
+
+def differences_with_model(candidate: Record, baseline: Record) -> list[str]:
+    """As :func:`differences`, and the hash of the model."""
+    ours, theirs = (record.subject.model_sha256[:12] or "unknown" for record in (candidate, baseline))
+    return differences(candidate, baseline) + ([f"model sha256 is {ours}, not {theirs}"] if ours != theirs else [])
+
+
+def _check_alike(path: Path, record: Record, other: Record) -> None:
+    if different := differences_with_model(record, other):
+        raise RecordError(
+            f"{path}: {record.subject.model} {record.metric.name} {record.subject.label} was measured before under "
+            f"other conditions: {'; '.join(different)}. Make a report of each run"
+        )
+
+
+def write_run(
+    path: Path,
+    records: Sequence[Record] = (),
+    *,
+    properties: Sequence[PropertyResult] = (),
+    errors: Sequence[ErrorPoint] = (),
+) -> None:
     """Replace a run file at once, so that an interruption leaves the old one or the new one."""
+    run = Run(records=list(records), properties=list(properties), errors=list(errors))
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
-    run = Run(schema_version=SCHEMA_VERSION, records=list(records), checks=list(checks))
     partial.write_bytes(msgspec.json.encode(run) + b"\n")
     os.replace(partial, path)

@@ -3,17 +3,18 @@
 ::
 
     scheme     = "bf16" | weight [":" activation]  then  ["+kv-" operand] ["@" method]
-    operand    = format "-" granularity ["-asym"] ["-static"]
+    operand    = format "-" granularity ["-asym" | "-full"] ["-s" scale] ["-clip"] ["-static"]
+               | block format ["-static"]
 
-``int8-row``, ``fp8-g128``, ``int4-g128-asym``, ``int8-row:int8-token``, ``bf16+kv-int8-token``,
-``int4-g128@awq``.  ``Scheme.parse`` and ``str`` are inverses.
+``int8-row``, ``fp8-g128``, ``int4-g128-asym``, ``int8-g128-sbf16``, ``int8-row:int8-token``, ``mxfp4``, ``nvfp4``,
+``bf16+kv-int8-token``, ``int4-g128@awq``.  ``Scheme.parse`` and ``str`` are inverses.
 """
 
 from __future__ import annotations
 
 import difflib
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 from quantsuite.formats import FORMATS, Format, IntegerFormat
@@ -23,6 +24,9 @@ Execution = Literal["simulated", "real"]
 EXECUTIONS: tuple[Execution, ...] = get_args(Execution)
 REFERENCE_NAME = "bf16"
 GROUP_SIZES = (64, 128, 256, 512)
+ScaleFormat = Literal["fp32", "bf16", "e8m0", "e4m3"]
+SCALE_FORMATS: tuple[ScaleFormat, ...] = get_args(ScaleFormat)
+_FLAGS = ("asym", "full", *(f"s{scale}" for scale in SCALE_FORMATS[1:]), "clip", "static")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,17 +37,32 @@ class Operand:
         format: the number format of its codes.
         granularity: which elements share a scale.
         symmetric: whether zero is the middle of the codes; otherwise there is a zero point.
+        full_range: whether symmetric integers use the most negative code too; otherwise the range is
+            ``-max .. max``.
+        scale: the format of the scales: float32, bfloat16, a power of two (E8M0), or E4M3 with a float32 scale
+            for the tensor.
+        clip: whether each scale is searched for the least squared error, clipping the largest values.
         dynamic: whether scales are taken from the tensor at hand; otherwise from calibration.
     """
 
     format: Format
     granularity: Granularity
     symmetric: bool = True
+    full_range: bool = False
+    scale: ScaleFormat = "fp32"
+    clip: bool = False
     dynamic: bool = True
 
     def __post_init__(self) -> None:
-        if not self.symmetric and not isinstance(self.format, IntegerFormat):
+        integer = isinstance(self.format, IntegerFormat)
+        if not self.symmetric and not integer:
             raise ValueError(f"a zero point needs an integer format, not {self.format.name}; drop -asym")
+        if self.full_range and not (integer and self.symmetric):
+            raise ValueError(f"the full range is one of symmetric integers, not of {self.format.name}; drop -full")
+        if self.scale != "fp32" and (self.full_range or not self.symmetric):
+            raise ValueError(f"scales in {self.scale} need the symmetric, restricted range; drop -s{self.scale}")
+        if self.clip and (self.full_range or not self.symmetric or self.scale != "fp32"):
+            raise ValueError("clip search needs the symmetric, restricted range and float32 scales; drop -clip")
 
     @classmethod
     def parse(cls, text: str) -> Operand:
@@ -53,26 +72,65 @@ class Operand:
             ValueError: if the format or the granularity is unknown.
         """
         name, *rest = text.split("-")
+        if name in BLOCK_FORMATS:
+            if rest not in ([], ["static"]):
+                raise ValueError(f"{name} has its own block and scale; write {name} or {name}-static, not {text!r}")
+            return replace(BLOCK_FORMATS[name], dynamic=not rest)
         if name not in FORMATS:
-            close = difflib.get_close_matches(name, FORMATS, n=1)
+            known = [*FORMATS, *BLOCK_FORMATS]
+            close = difflib.get_close_matches(name, known, n=1)
             hint = f"did you mean {close[0]!r}? " if close else ""
-            raise ValueError(f"unknown number format {name!r} in {text!r}; {hint}known: {', '.join(FORMATS)}")
+            raise ValueError(f"unknown number format {name!r} in {text!r}; {hint}known: {', '.join(known)}")
         if not rest:
             raise ValueError(f"{text!r} names no granularity; write for example {name}-row or {name}-g128")
         granularity, *flags = rest
-        expected = [flag for flag in ("asym", "static") if flag in flags]
+        expected = [flag for flag in _FLAGS if flag in flags]
         if flags != expected:
-            raise ValueError(f"unknown ending {'-'.join(flags)!r} in {text!r}; known: asym, static, in this order")
+            raise ValueError(
+                f"unknown ending {'-'.join(flags)!r} in {text!r}; known: {', '.join(_FLAGS)}, in this order"
+            )
+        scales = [scale for scale in SCALE_FORMATS if f"s{scale}" in flags]
+        if len(scales) > 1:
+            raise ValueError(f"{text!r} names {len(scales)} formats of its scales; keep one of {', '.join(scales)}")
         return cls(
             format=FORMATS[name],
             granularity=parse_granularity(granularity),
             symmetric="asym" not in flags,
+            full_range="full" in flags,
+            scale=scales[0] if scales else "fp32",
+            clip="clip" in flags,
             dynamic="static" not in flags,
         )
 
     def __str__(self) -> str:
-        ending = ("" if self.symmetric else "-asym") + ("" if self.dynamic else "-static")
-        return f"{self.format.name}-{self.granularity}{ending}"
+        always = replace(self, dynamic=True)
+        for name, operand in BLOCK_FORMATS.items():
+            if operand == always:
+                return name if self.dynamic else f"{name}-static"
+        endings = {
+            "asym": not self.symmetric,
+            "full": self.full_range,
+            f"s{self.scale}": self.scale != "fp32",
+            "clip": self.clip,
+            "static": not self.dynamic,
+        }
+        return "-".join([self.format.name, str(self.granularity), *(name for name, there in endings.items() if there)])
+
+
+def _block_format(name: str, size: int, scale: ScaleFormat) -> Operand:
+    return Operand(format=FORMATS[name], granularity=PerGroup(size), scale=scale)
+
+
+BLOCK_FORMATS: dict[str, Operand] = {
+    "mxfp8": _block_format("fp8", 32, "e8m0"),
+    "mxfp8e5m2": _block_format("fp8e5m2", 32, "e8m0"),
+    "mxfp6e2m3": _block_format("fp6e2m3", 32, "e8m0"),
+    "mxfp6e3m2": _block_format("fp6e3m2", 32, "e8m0"),
+    "mxfp4": _block_format("fp4", 32, "e8m0"),
+    "mxint8": _block_format("int8", 32, "e8m0"),
+    "nvfp4": _block_format("fp4", 16, "e4m3"),
+}
+"""Formats with a block and a scale of their own: OCP Microscaling v1.0, and NVIDIA's NVFP4."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from arch.bootstrap import MovingBlockBootstrap
+from arch.bootstrap import MovingBlockBootstrap, optimal_block_length
 from scipy import stats
 
+from quantsuite.margins import Margins
 from quantsuite.records import Choices, Direction, Divergences, Items, Perplexities, Record
 
 CONFIDENCE = 0.95
-RESAMPLES = 2000
+RESAMPLES = 4000
 BOOTSTRAP_SEED = 0
 
 Verdict = Literal["equivalent or better", "worse", "undecided"]
@@ -34,21 +35,13 @@ class Interval:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Margins:
-    """The largest loss that counts as none: in accuracy (a fraction) and in ln perplexity."""
-
-    accuracy: float = 0.01
-    log_perplexity: float = 0.01
-
-
-@dataclass(frozen=True, kw_only=True)
 class Comparison:
     """A candidate against a reference on the same items.
 
     Args:
         change: of accuracy (a fraction) or of ln perplexity, candidate minus reference.
         loss: the same change, signed so that positive is worse.
-        p_value: two-sided, of no change: exact McNemar for accuracy; for perplexity the paired t test.
+        p_value: two-sided, of no change: exact McNemar for accuracy; for perplexity of the bootstrap.
         lost: questions that the reference answered and the candidate did not; ``gained`` the reverse;
             both 0 for perplexity.
         verdict: of the loss against the margin.
@@ -65,6 +58,11 @@ class Comparison:
     margin: float
     verdict: Verdict
     items_to_decide: int | None
+
+    @property
+    def identical(self) -> bool:
+        """Whether no item's outcome changed; the interval of an accuracy has a width even so."""
+        return not (self.change.estimate or self.lost or self.gained)
 
 
 def wilson(successes: int, trials: int) -> Interval:
@@ -98,27 +96,46 @@ def _z() -> float:
     return float(stats.norm.ppf(0.5 + CONFIDENCE / 2))
 
 
-def block_bootstrap(statistic: Callable[..., float], *columns: Sequence[float], seed: int = BOOTSTRAP_SEED) -> Interval:
-    """Percentile interval of a statistic of neighbouring items by moving-block bootstrap.
+def _block_length(residuals: np.ndarray) -> int:
+    """The cube root of the number of items (Künsch, 1989), or the longer optimum that their correlation asks for.
 
-    Blocks are as long as the cube root of the number of items (Künsch, 1989), since windows of one
-    text are dependent.
+    The optimum is that of Politis and White (2004) as corrected by Patton, Politis and White (2009).
+    """
+    least = max(1, round(len(residuals) ** (1 / 3)))
+    if np.ptp(residuals) <= np.finfo(float).eps * np.abs(residuals).max():
+        return least
+    return max(least, math.ceil(optimal_block_length(residuals)["circular"].iloc[0]))
+
+
+def block_bootstrap(
+    totals: Sequence[float], units: Sequence[float], *, seed: int = BOOTSTRAP_SEED
+) -> tuple[Interval, float]:
+    """``sum(totals) / sum(units)`` of neighbouring items, by moving-block bootstrap.
+
+    Items are drawn in blocks, since windows of one text are dependent.
 
     Args:
-        statistic: of one array a column, all resampled alike.
-        columns: equally long.
+        totals: of each item.
+        units: that the mean is over, of each item.
         seed: of the resampling.
+
+    Returns:
+        The percentile interval, and the two-sided p value of zero that belongs to it: twice the smaller
+        share of resampled means on one side of zero, at least ``2 / (RESAMPLES + 1)``.
 
     Raises:
         ValueError: if there are fewer than two items.
     """
-    arrays = [np.asarray(column, dtype=float) for column in columns]
-    count = len(arrays[0])
-    if count < 2:
-        raise ValueError(f"{count} item cannot be resampled; raise --limit so that there are at least two")
-    bootstrap = MovingBlockBootstrap(max(1, round(count ** (1 / 3))), *arrays, seed=seed)
-    low, high = bootstrap.conf_int(statistic, reps=RESAMPLES, method="percentile", size=CONFIDENCE).ravel()
-    return Interval(estimate=float(statistic(*arrays)), low=float(low), high=float(high))
+    sums, sizes = np.asarray(totals, dtype=float), np.asarray(units, dtype=float)
+    if len(sums) < 2:
+        raise ValueError(f"{len(sums)} item cannot be resampled; raise --limit so that there are at least two")
+    estimate = _mean(sums, sizes)
+    bootstrap = MovingBlockBootstrap(_block_length(sums - estimate * sizes), sums, sizes, seed=seed)
+    means = bootstrap.apply(_mean, RESAMPLES).ravel()
+    low, high = np.quantile(means, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    one_side = min(np.count_nonzero(means <= 0), np.count_nonzero(means >= 0))
+    p_value = min(1.0, 2 * (one_side + 1) / (RESAMPLES + 1))
+    return Interval(estimate=estimate, low=float(low), high=float(high)), p_value
 
 
 def _mean(totals: np.ndarray, units: np.ndarray) -> float:
@@ -135,10 +152,10 @@ def value_interval(record: Record) -> Interval:
         case Choices() as items:
             return wilson(sum(items.correct), len(items))
         case Perplexities() as items:
-            log = block_bootstrap(_mean, items.nats, items.units)
+            log, _ = block_bootstrap(items.nats, items.units)
             return Interval(estimate=math.exp(log.estimate), low=math.exp(log.low), high=math.exp(log.high))
         case Divergences() as items:
-            return block_bootstrap(_mean, items.kl, np.ones(len(items)))
+            return block_bootstrap(items.kl, np.ones(len(items)))[0]
     raise ValueError(f"{record.test} holds no items: {record.outcome}, {record.reason}")
 
 
@@ -158,8 +175,11 @@ def _items_to_decide(loss: Interval, margin: float, items: int) -> int | None:
     return max(items + 1, math.ceil(items * (half / distance) ** 2))
 
 
-def paired_change(reference: Items, candidate: Items) -> Interval:
+def paired_change(reference: Items, candidate: Items) -> tuple[Interval, float]:
     """Candidate minus reference on the same items: of accuracy, or of the mean in nats a unit.
+
+    Returns:
+        The change with its interval, and the two-sided p value of no change.
 
     Raises:
         ValueError: if the items are of different kinds or numbers.
@@ -172,12 +192,12 @@ def paired_change(reference: Items, candidate: Items) -> Interval:
     match reference, candidate:
         case Choices(), Choices():
             lost, gained = flips(reference, candidate)
-            return paired_proportion_difference(lost, gained, len(reference))
+            return paired_proportion_difference(lost, gained, len(reference)), mcnemar(lost, gained)
         case Perplexities(), Perplexities():
             if reference.units != candidate.units:
                 raise ValueError("the items have different numbers of units; measure both with the same tokenizer")
             difference = np.subtract(candidate.nats, reference.nats)
-            return block_bootstrap(_mean, difference, reference.units)
+            return block_bootstrap(difference, reference.units)
     raise ValueError(f"{type(reference).__name__} has no paired comparison")
 
 
@@ -193,16 +213,11 @@ def compare(reference: Items, candidate: Items, better: Direction, margins: Marg
     Raises:
         ValueError: as :func:`paired_change`.
     """
-    change = paired_change(reference, candidate)
-    lost = gained = 0
+    change, p_value = paired_change(reference, candidate)
+    lost, gained, margin = 0, 0, margins.log_perplexity
     if isinstance(reference, Choices) and isinstance(candidate, Choices):
         lost, gained = flips(reference, candidate)
-        p_value, margin = mcnemar(lost, gained), margins.accuracy
-    else:
-        assert isinstance(reference, Perplexities) and isinstance(candidate, Perplexities)
-        differences = np.subtract(candidate.nats, reference.nats)
-        p_value = 1.0 if not differences.any() else float(stats.ttest_1samp(differences, 0.0).pvalue)
-        margin = margins.log_perplexity
+        margin = margins.accuracy
     loss = change
     if better == "higher":
         loss = Interval(estimate=-change.estimate, low=-change.high, high=-change.low)
@@ -244,7 +259,7 @@ def shared_ranks(items: Sequence[Items], better: Direction) -> list[int]:
     ranks = [0] * len(items)
     leader = -1
     for position, index in enumerate(order):
-        if leader < 0 or not paired_change(items[leader], items[index]).covers_zero:
+        if leader < 0 or not paired_change(items[leader], items[index])[0].covers_zero:
             leader, rank = index, position + 1
         ranks[index] = rank
     return ranks

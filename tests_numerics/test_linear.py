@@ -12,9 +12,12 @@ from quantsuite.linear import QuantizedLinear, UnsupportedError, quantized, weig
 from quantsuite.quantize import fake_quantize
 from quantsuite.scheme import CATALOGUE, EXECUTIONS, Execution, Scheme
 
-schemes = pytest.mark.parametrize("scheme", CATALOGUE, ids=str)
+PACKED = [Scheme.parse(name) for name in ("int4-g128", "int3-g64", "nf4-g64", "fp4-row", "fp6e3m2-g128")]
+BLOCKS = [Scheme.parse(name) for name in ("mxfp8", "mxfp4", "mxint8", "nvfp4", "int8-row-full", "int8-g128-sbf16")]
+STORED = [*CATALOGUE, *PACKED, *BLOCKS]
+schemes = pytest.mark.parametrize("scheme", STORED, ids=str)
 SIMULATED = [Scheme.parse(name) for name in ("int4-g128-asym", "int8-row:int8-token", "fp8-b37x128:fp8-g128")]
-trainable = pytest.mark.parametrize("scheme", [*CATALOGUE, *SIMULATED], ids=str)
+trainable = pytest.mark.parametrize("scheme", [*STORED, *SIMULATED], ids=str)
 dtypes = pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32], ids=str)
 executions = pytest.mark.parametrize("execution", EXECUTIONS)
 
@@ -87,13 +90,15 @@ def test_the_bias_is_added(scheme: Scheme, execution: Execution) -> None:
 
 
 @schemes
-def test_real_storage_is_one_byte_a_weight_and_its_scales(scheme: Scheme) -> None:
-    linear = make_linear(torch.bfloat16)
-    layer = QuantizedLinear.from_linear(linear, scheme, "real")
-    scales = {"tensor": 1, "row": 37}.get(str(scheme.weight.granularity))
+def test_real_storage_is_the_bits_of_its_codes_and_its_scales(scheme: Scheme) -> None:
+    layer = QuantizedLinear.from_linear(make_linear(torch.bfloat16), scheme, "real")
+    operand = scheme.weight
+    scales = {"tensor": 1, "row": 37}.get(str(operand.granularity))
     if scales is None:
-        scales = 37 * 512 // scheme.weight.granularity.size
-    assert weight_bytes(layer) == weight_bytes(linear) // 2 + 4 * scales
+        scales = 37 * 512 // operand.granularity.size
+    a_scale = {"fp32": 4, "bf16": 2, "e8m0": 1, "e4m3": 1}[operand.scale]
+    codes = 37 * 512 * operand.format.bits // 8
+    assert weight_bytes(layer) == codes + a_scale * scales + (4 if operand.scale == "e4m3" else 0)
 
 
 @trainable
@@ -119,6 +124,15 @@ def test_gradients_are_those_of_a_layer_with_the_effective_weight(scheme: Scheme
     functional.linear(rounded, weight).square().sum().backward()
     assert torch.equal(x.grad, other.grad)
     assert torch.equal(layer.weight.grad, weight.grad)
+
+
+@pytest.mark.parametrize("name", ["int3-row", "nf4-row", "fp6e2m3-tensor"])
+def test_rows_that_fill_no_whole_bytes_are_stored_too(name: str) -> None:
+    torch.manual_seed(0)
+    linear, x = nn.Linear(37, 5, bias=False), torch.randn(3, 37)
+    simulated, real = (QuantizedLinear.from_linear(linear, Scheme.parse(name), each) for each in EXECUTIONS)
+    assert torch.equal(real.effective_weight(), simulated.effective_weight())
+    assert ((simulated(x) - real(x)).abs() <= bound_execution(x, real.effective_weight(), torch.float32)).all()
 
 
 @pytest.fixture(params=[True, False], ids=["tied", "untied"])
@@ -184,7 +198,6 @@ def test_a_weight_that_is_not_finite_is_named_and_the_model_restored(model: Qwen
 @pytest.mark.parametrize(
     ("name", "execution", "way_out"),
     [
-        ("int4-g64", "real", "run it with --execution simulated"),
         ("int8-row-asym", "real", "run it with --execution simulated"),
         ("int8-row:int8-token", "real", "run it with --execution simulated"),
         ("int8-row:int8-token-static", "simulated", "drop -static"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 
 import torch
@@ -33,23 +33,30 @@ def prompts(examination: Examination, subject: str, questions: Sequence[Question
     return [prefix + mmlu_question(question) for question in questions]
 
 
-def letter_tokens(tokenizer: PreTrainedTokenizerBase, prompt: str) -> tuple[list[int], list[list[int]]]:
-    """The prompt's tokens and those of each letter after it, tokenized together and then sliced.
+def letter_tokens(
+    tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str]
+) -> Iterator[tuple[list[int], list[list[int]]]]:
+    """Of each prompt its tokens, and those of each letter after it, tokenized together and then sliced.
 
     Raises:
         DataError: if two letters become the same tokens, or a letter becomes none.
     """
-    context = tokenizer(prompt, verbose=False)["input_ids"]
-    letters = [tokenizer(f"{prompt} {letter}", verbose=False)["input_ids"][len(context) :] for letter in LETTERS]
-    if not all(letters) or len({tuple(letter) for letter in letters}) < len(LETTERS):
-        raise DataError(
-            f"the tokenizer turns the answers {', '.join(f'{letter!r}' for letter in LETTERS)} into {letters}, which "
-            "does not tell them apart; the recipe needs a tokenizer whose vocabulary has the letters"
-        )
-    return context, letters
+    contexts = tokenizer(list(prompts), verbose=False)["input_ids"]
+    answered = tokenizer([f"{prompt} {letter}" for prompt in prompts for letter in LETTERS], verbose=False)["input_ids"]
+    for index, context in enumerate(contexts):
+        own = answered[index * len(LETTERS) : (index + 1) * len(LETTERS)]
+        letters = [tokens[len(context) :] for tokens in own]
+        if not all(letters) or len({tuple(letter) for letter in letters}) < len(LETTERS):
+            raise DataError(
+                f"the tokenizer turns the answers {', '.join(f'{letter!r}' for letter in LETTERS)} into {letters}, "
+                "which does not tell them apart; the recipe needs a tokenizer whose vocabulary has the letters"
+            )
+        yield context, letters
 
 
-def _log_likelihoods(engine: Engine, contexts: list[list[int]], letters: list[list[list[int]]]) -> list[list[float]]:
+def _log_likelihoods(
+    engine: Engine, contexts: Sequence[list[int]], letters: Sequence[list[list[int]]]
+) -> list[list[float]]:
     """``[question][letter]``; a question whose letters are single tokens is read once for all four."""
     sequences, first, cells = [], [], []
     for index, (context, endings) in enumerate(zip(contexts, letters, strict=True)):
@@ -85,8 +92,8 @@ def direct(
     """
     likelihoods: list[list[float]] = []
     for subject, questions in _by_subject(examination):
-        encoded = [letter_tokens(tokenizer, prompt) for prompt in prompts(examination, subject, questions)]
-        likelihoods += _log_likelihoods(engine, [c for c, _ in encoded], [letters for _, letters in encoded])
+        contexts, letters = zip(*letter_tokens(tokenizer, prompts(examination, subject, questions)), strict=True)
+        likelihoods += _log_likelihoods(engine, contexts, letters)
         progress(len(likelihoods))
     if not torch.isfinite(torch.tensor(likelihoods)).all():
         raise ValueError("a letter's log-likelihood is NaN or infinite: the model's logits are")
@@ -130,9 +137,7 @@ def generate(
 
     predicted: list[int] = []
     for subject, questions in _by_subject(examination):
-        contexts = [
-            tokenizer(prompt, verbose=False)["input_ids"] for prompt in prompts(examination, subject, questions)
-        ]
+        contexts = tokenizer(prompts(examination, subject, questions), verbose=False)["input_ids"]
         texts = engine.generate(contexts, max_new_tokens=MAX_NEW_TOKENS, stop=decided)
         predicted += [parse_answer(tokenizer.decode(text)) for text in texts]
         progress(len(predicted))

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from quantsuite.records import Choices, Dataset, Divergences, Metric, Record
+from quantsuite.records import Choices, Dataset, Divergences, Metric, Record, differences_with_model
 from quantsuite.statistics import Comparison, Interval, Margins, compare, shared_ranks, value_interval
 
 COMPARED_FORMATS = ("int8", "fp8")
@@ -200,26 +200,12 @@ def compare_records(
     if reference.items is None or candidate.items is None:
         missing = reference if reference.items is None else candidate
         return None, f"{missing.subject.label} was not measured"
-    if different := _differing(reference, candidate):
+    if different := differences_with_model(candidate, reference):
         return None, f"not comparable with {reference.subject.label}: {'; '.join(different)}"
     try:
         return compare(reference.items, candidate.items, candidate.metric.better, margins), None
     except ValueError as error:
         return None, f"not comparable with {reference.subject.label}: {error}"
-
-
-def _differing(reference: Record, candidate: Record) -> list[str]:
-    ours = candidate.conditions | {"model sha256": candidate.subject.model_sha256}
-    theirs = reference.conditions | {"model sha256": reference.subject.model_sha256}
-    return [
-        f"{name} is {_short(ours[name])}, not {_short(theirs[name])}" for name in ours if ours[name] != theirs[name]
-    ]
-
-
-def _short(value: object) -> str:
-    if isinstance(value, Dataset):
-        return f"{value.name} {value.sha256[:12]} with {value.items:,} items"
-    return str(value)[:40] or "unknown"
 
 
 def _ranked(rows: Sequence[Row]) -> list[Row]:
@@ -239,7 +225,7 @@ def _ranks(rows: Sequence[Row]) -> list[int | None]:
     chosen = [
         index
         for index, row in enumerate(rows)
-        if row is first or (first is not None and not _differing(first.record, row.record))
+        if row is first or (first is not None and not differences_with_model(row.record, first.record))
     ]
     items = [rows[index].record.items for index in chosen]
     try:

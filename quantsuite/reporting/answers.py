@@ -17,14 +17,14 @@ from quantsuite.reporting.analysis import (
     unique,
 )
 from quantsuite.reporting.wording import approximately, count, enumerate_variants, items_of, joined, scale_of
-from quantsuite.statistics import CONFIDENCE, Comparison
+from quantsuite.statistics import CONFIDENCE, Comparison, Verdict
 
 WORSE = "Does lower precision give worse results?"
 WORSE_RULE = "A variant is worse if the paired interval of its loss against bf16 lies above zero."
 GROUP_SIZE = "Do INT8 and FP8 need the same group size?"
 GROUP_SIZE_RULE = (
     "A granularity suffices if the paired interval of its loss against the finest granularity of its format "
-    "lies within the margin, and so do those between the two."
+    "lies within the margin, and so do those between the two. If the finest itself is worse than bf16, none suffices."
 )
 
 
@@ -165,17 +165,17 @@ def _largest_loss_sentence(metric: MetricAnalysis) -> str:
     scale = scale_of(metric.metric)
     row = max(metric.compared, key=lambda row: _comparison(row).loss.estimate)
     loss = _comparison(row).loss
-    if loss.estimate <= 0:
+    if loss.estimate < 0:
         return f"No variant loses anything; the least gain is that of {row.label}: {scale.change_interval(loss)} lost."
     return f"The largest loss is that of {row.label}: {scale.change_interval(loss)} {scale.change_unit}."
 
 
 def _sensitivity_sentence(metric: MetricAnalysis) -> str:
     scale = scale_of(metric.metric)
+    if all(_comparison(row).identical for row in metric.compared):
+        return "The outcomes are identical, item by item."
     losses = [_comparison(row).loss for row in metric.compared]
     half = max((loss.high - loss.low) / 2 for loss in losses)
-    if half == 0:
-        return "The outcomes are identical, item by item."
     return f"A loss smaller than about {scale.quantity(half)} (half the widest interval) could not have been seen."
 
 
@@ -195,10 +195,14 @@ def _margin_sentences(metric: MetricAnalysis) -> list[str]:
 
 @dataclass(frozen=True, kw_only=True)
 class Need:
-    """The coarsest granularity that is known to suffice; not ``decided`` if a coarser one may too."""
+    """The coarsest granularity that is known to suffice; not ``decided`` if a coarser one may too.
+
+    ``finest`` is the verdict of the finest granularity against bf16: if that is worse, none suffices.
+    """
 
     granularity: str
     decided: bool
+    finest: Verdict
     sentence: str
 
 
@@ -222,6 +226,11 @@ def _same_need(metric: MetricAnalysis, trends: Sequence[Trend]) -> Finding:
 
 
 def _agreement(needs: Sequence[Need]) -> str:
+    finest = {each.finest for each in needs}
+    if finest == {"worse"}:
+        return "no granularity measured suffices"
+    if "worse" in finest:
+        return "undecided" if "undecided" in finest else "no"
     if all(each.decided for each in needs):
         return "yes" if len({each.granularity for each in needs}) == 1 else "no"
     coarsest = min(needs, key=lambda each: coarseness(each.granularity))
@@ -239,12 +248,24 @@ def need(metric: MetricAnalysis, trend: Trend) -> Need:
             break
         enough = point
     decided = stop is None or (stop.against_finest is not None and stop.against_finest.verdict == "worse")
-    sufficient = _sufficient_sentence(metric, trend, enough, stop)
+    finest = _comparison(trend.points[-1].row).verdict
+    if finest == "worse":
+        sufficient = _insufficient_sentence(metric, trend.points[-1])
+    else:
+        sufficient = _sufficient_sentence(metric, trend, enough, stop)
     return Need(
         granularity=enough.granularity,
         decided=decided,
+        finest=finest,
         sentence=f"{trend.format.upper()}: {_distinguishable_sentence(metric, trend)} {sufficient}",
     )
+
+
+def _insufficient_sentence(metric: MetricAnalysis, finest: Point) -> str:
+    loss = _comparison(finest.row).loss
+    scale = scale_of(metric.metric)
+    lost = f"{scale.change_interval(loss)} {scale.change_unit}"
+    return f"None suffices: {finest.granularity} itself is worse than bf16 by more than the margin (loss {lost})."
 
 
 def _distinguishable_sentence(metric: MetricAnalysis, trend: Trend) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import math
 import re
 from collections.abc import Callable, Sequence
@@ -13,6 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from quantsuite.records import ErrorPoint
 from quantsuite.reporting.analysis import MetricAnalysis, ModelAnalysis, coarseness, unique
 from quantsuite.reporting.wording import scale_of
 from quantsuite.statistics import Interval
@@ -90,6 +92,54 @@ def plots(model: ModelAnalysis, slug: str) -> list[Plot]:
     return drawn
 
 
+@dataclass(frozen=True, kw_only=True)
+class ErrorPanel:
+    """Errors of one quantity over ``x``."""
+
+    title: str
+    x_label: str
+    points: tuple[ErrorPoint, ...]
+
+
+def plot_errors(panels: Sequence[ErrorPanel]) -> str:
+    """SVG of measured errors (dots) and their closed form (lines), logarithmic in both directions."""
+    columns = min(2, len(panels))
+    rows = math.ceil(len(panels) / columns)
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(4.6 * columns, 3.2 * rows + 0.4), layout="constrained")
+        schemes = unique(point.scheme for panel in panels for point in panel.points)
+        colours = dict(zip(schemes, itertools.cycle((*COLOURS.values(), *OTHER_COLOURS)), strict=False))
+        for index, panel in enumerate(panels):
+            _error_panel(figure.add_subplot(rows, columns, index + 1), panel, colours)
+        handles = [
+            Line2D([], [], color=colour, marker="o", linestyle="none", label=name) for name, colour in colours.items()
+        ]
+        figure.legend(handles=handles, loc="outside upper left", ncols=min(4, len(handles)), frameon=False)
+        return _svg(figure)
+
+
+def _error_panel(axes: Axes, panel: ErrorPanel, colours: dict[str, str]) -> None:
+    for scheme, colour in colours.items():
+        points = sorted((point for point in panel.points if point.scheme == scheme), key=lambda point: point.x)
+        axes.plot([point.x for point in points], [point.measured for point in points], "o", color=colour, markersize=4)
+        predicted = [point for point in points if point.predicted is not None]
+        axes.plot([point.x for point in predicted], [point.predicted for point in predicted], color=colour, linewidth=1)
+    axes.set_xscale("log", base=2)
+    axes.set_yscale("log")
+    axes.grid(color=INK, alpha=0.18, linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.set_xlabel(panel.x_label)
+    axes.set_ylabel("relative error")
+    axes.set_title(panel.title, loc="left")
+
+
+def _svg(figure: Figure) -> str:
+    buffer = io.StringIO()
+    nothing = {"Date": None, "Creator": None, "Format": None, "Type": None}
+    figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)
+    return buffer.getvalue()
+
+
 def _draw(
     metrics: Sequence[MetricAnalysis], panel: Callable[[Axes, MetricAnalysis], None], height: float, *, labels: float
 ) -> str:
@@ -107,10 +157,7 @@ def _draw(
         ]
         if len(handles) > 1 and panel is not _pairs_panel:
             figure.legend(handles=handles, loc="outside upper left", ncols=len(handles), frameon=False)
-        buffer = io.StringIO()
-        nothing = {"Date": None, "Creator": None, "Format": None, "Type": None}
-        figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)
-    return buffer.getvalue()
+        return _svg(figure)
 
 
 def _colour(form: str | None) -> str:

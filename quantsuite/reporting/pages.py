@@ -11,11 +11,12 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 from tabulate import tabulate
 
-from quantsuite.records import Record
+from quantsuite.records import Run
 from quantsuite.reporting import tables
 from quantsuite.reporting.analysis import MetricAnalysis, ModelAnalysis, analyse, unique
 from quantsuite.reporting.answers import Answer, answers, floor_sentence
 from quantsuite.reporting.figures import Plot, plots
+from quantsuite.reporting.numerics import numerics_section
 from quantsuite.reporting.tables import Table
 from quantsuite.reporting.wording import count, joined
 from quantsuite.statistics import CONFIDENCE, Margins
@@ -49,11 +50,11 @@ class ModelSection:
     provenance: Table
 
 
-def write_report(records: Sequence[Record], folder: Path, *, margins: Margins | None = None) -> list[Path]:
+def write_report(run: Run, folder: Path, *, margins: Margins | None = None) -> list[Path]:
     """Write ``report.md`` with its plots and ``report.html``, which needs no other file.
 
     Args:
-        records: of one run or several, one a cell.
+        run: of one file or several, one record a cell.
         folder: made if it is missing; its earlier ``report-*.svg`` are removed.
         margins: the losses that count as none.
 
@@ -63,16 +64,18 @@ def write_report(records: Sequence[Record], folder: Path, *, margins: Margins | 
     Raises:
         ValueError: if there are no records.
     """
-    if not records:
+    if not (run.records or run.properties or run.errors):
         raise ValueError("no records to report on; run pytest tests_accuracy first")
     margins = margins or Margins()
     sections = [
         _model_section(model, f"{_slug(model.model)}-{number}", margins)
-        for number, model in enumerate(analyse(records, margins), 1)
+        for number, model in enumerate(analyse(run.records, margins), 1)
     ]
+    numerics = numerics_section(run.properties, run.errors)
     words = {
         "models": sections,
-        "summary": _summary(records),
+        "summary": _summary(run),
+        "numerics": numerics,
         "confidence": f"{CONFIDENCE:.0%}",
     }
     folder.mkdir(parents=True, exist_ok=True)
@@ -82,18 +85,27 @@ def write_report(records: Sequence[Record], folder: Path, *, margins: Margins | 
         "report.html": _environment(html=True).get_template("report.html.j2").render(words),
         "report.md": _environment(html=False).get_template("report.md.j2").render(words),
     }
-    files |= {_file_name(plot): plot.svg for section in sections for plot in section.plots.values()}
+    drawn = [plot for section in sections for plot in section.plots.values()] + list(numerics.plots if numerics else ())
+    files |= {_file_name(plot): plot.svg for plot in drawn}
     for name, text in files.items():
         (folder / name).write_text(text, encoding="utf-8")
     return [folder / name for name in files]
 
 
-def _summary(records: Sequence[Record]) -> str:
-    measured = sum(record.measured for record in records)
-    models = unique(record.subject.model for record in records)
-    text = f"{count(len(records), 'records')} of {joined(models)}: {measured} measured"
-    missing = len(records) - measured
-    return f"{text}, {missing} without a number (listed with the reason)." if missing else f"{text}."
+def _summary(run: Run) -> str:
+    parts = []
+    if run.records:
+        measured = sum(record.measured for record in run.records)
+        models = unique(record.subject.model for record in run.records)
+        missing = len(run.records) - measured
+        text = f"{count(len(run.records), 'records')} of {joined(models)}: {measured} measured"
+        parts.append(f"{text}, {missing} without a number (listed with the reason)" if missing else text)
+    if run.properties:
+        contestants = len({result.contestant for result in run.properties})
+        parts.append(f"{count(len(run.properties), 'checks')} of {count(contestants, 'contestants')}")
+    if run.errors:
+        parts.append(f"{count(len(run.errors), 'errors')} of random tensors")
+    return f"{'; '.join(parts)}."
 
 
 def _slug(name: str) -> str:

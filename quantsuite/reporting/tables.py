@@ -13,7 +13,7 @@ from quantsuite.statistics import BOOTSTRAP_SEED, CONFIDENCE, RESAMPLES, Margins
 
 Kind = Literal["", "reference", "worse", "undecided", "unmeasured"]
 
-_WORDS = ("Verdict", "Finding", "Note")
+_WORDS = ("Verdict", "Finding", "Note", "Schemes", "Properties", "Outcome", "Shape")
 _DETAILS = {
     "bits_per_byte": "bits per byte",
     "floor_bits_per_byte": "floor, bits per byte",
@@ -32,8 +32,9 @@ _DETAILS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """Text cells under heads; the first ``labels`` columns are words, the rest numbers."""
+    """Text cells under heads; the first ``labels`` columns are words, the rest numbers.  ``title`` may stand above."""
 
+    title: str = ""
     heads: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     labels: int = 1
@@ -53,7 +54,7 @@ def ranking(metric: MetricAnalysis) -> Table:
     interval = f"{CONFIDENCE:.0%} interval"
     heads = ["Rank", "Scheme", "Execution", "Alias", heading(metric.metric), interval]
     heads += ["bits per byte"] if bits else []
-    heads += [f"Change from bf16, {scale.change_unit}", "Verdict", "Weights, MiB", "of bf16's", "Note"]
+    heads += [f"Change from bf16, {scale.change_unit}", "Verdict", "Weights, MiB", "Weights, share of bf16", "Note"]
     rows = []
     for row in metric.rows:
         subject = row.record.subject

@@ -41,11 +41,11 @@ class Training:
         adam_rate: peak learning rate of the embedding and the norms (AdamW).
     """
 
-    steps: int = 2400
-    tokens: int = 6144
+    steps: int = 3000
+    tokens: int = 4096
     short: int = 256
     seed: int = 0
-    muon_rate: float = 0.01
+    muon_rate: float = 0.005
     adam_rate: float = 2e-3
 
     def rate(self, step: int) -> float:

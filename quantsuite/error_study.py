@@ -1,0 +1,133 @@
+"""Measured quantization errors of random tensors beside their closed form, for the report's error tables.
+
+Two errors have names of their own.  The *elementwise relative mean absolute error* of a tensor is
+``sum |dx| / sum |x|``.  The *relative Frobenius error of a product* is ``|x W^T - x' W'^T| / |x W^T|``, with both
+operands quantized.  The first is often printed as if it were the second.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import product
+
+import torch
+from torch import Tensor
+
+from quantsuite import reference
+from quantsuite.expected import relative_mean_error, relative_product_error, relative_rms_error
+from quantsuite.granularity import share_scales
+from quantsuite.quantize import dequantize, quantize
+from quantsuite.records import ErrorPoint
+from quantsuite.scheme import Operand
+
+ELEMENT = "elementwise relative mean absolute error"
+PRODUCT = "relative Frobenius error of a product"
+SHAPES = ((16, 512), (100, 1024), (4096, 4096))
+TERMS = (128, 256, 512, 1024, 2048, 4096)
+GROUP_SIZES = (32, 64, 128, 256, 512, 1024)
+OUTLIERS = (1.0, 4.0, 16.0, 64.0, 256.0)
+PRODUCT_ROWS = 128
+"""Rows of each operand of a product."""
+
+
+def element_error(x: Tensor, operand: Operand) -> float:
+    """``sum |dx| / sum |x|``, in float64."""
+    error = dequantize(quantize(x, operand)).double() - x.double()
+    return float(error.abs().sum() / x.double().abs().sum())
+
+
+def product_error(x: Tensor, weight: Tensor, x_operand: Operand, weight_operand: Operand) -> float:
+    """Relative Frobenius error of ``x W^T`` with both operands quantized, the product exact."""
+    exact = reference.linear(x, weight)
+    quantized = reference.linear(dequantize(quantize(x, x_operand)), dequantize(quantize(weight, weight_operand)))
+    return float((quantized - exact).norm() / exact.norm())
+
+
+def _normal(rows: int, columns: int, seed: int) -> Tensor:
+    return torch.randn(rows, columns, generator=torch.Generator().manual_seed(seed))
+
+
+def elements_per_scale(shape: Sequence[int], operand: Operand) -> int:
+    """How many elements of a tensor of this shape share a scale."""
+    view, shared = share_scales(torch.empty(tuple(shape), device="meta"), operand.granularity)
+    return view.numel() if len(shared) == view.ndim else view.shape[-1]
+
+
+def _element_point(study: str, x_value: float, x: Tensor, name: str, seed: int) -> ErrorPoint:
+    operand, shape = Operand.parse(name), (x.shape[0], x.shape[1])
+    return ErrorPoint(
+        study=study,
+        quantity=ELEMENT,
+        scheme=name,
+        x=x_value,
+        shape=list(shape),
+        measured=element_error(x, operand),
+        predicted=relative_mean_error(operand.format, elements_per_scale(shape, operand)),
+        seed=seed,
+    )
+
+
+def _product_point(study: str, terms: int, form: str, granularity: tuple[str, str], seed: int) -> ErrorPoint:
+    x, weight = _normal(PRODUCT_ROWS, terms, seed), _normal(PRODUCT_ROWS, terms, seed + 1)
+    operands = [Operand.parse(f"{form}-{each}") for each in granularity]
+    shape = (PRODUCT_ROWS, terms)
+    errors = [relative_rms_error(operand.format, elements_per_scale(shape, operand)) for operand in operands]
+    return ErrorPoint(
+        study=study,
+        quantity=PRODUCT,
+        scheme=f"{operands[1]}:{operands[0]}",
+        x=terms,
+        shape=[PRODUCT_ROWS, PRODUCT_ROWS, terms],
+        measured=product_error(x, weight, *operands),
+        predicted=relative_product_error(errors[0], errors[1]),
+        seed=seed,
+    )
+
+
+def by_shape(seed: int, shapes: Sequence[tuple[int, int]] = SHAPES) -> Iterator[ErrorPoint]:
+    """The elementwise error of tensors with one scale."""
+    for shape in shapes:
+        x = _normal(*shape, seed)
+        for form in ("int8", "fp8"):
+            yield _element_point("elements that share a scale", x.numel(), x, f"{form}-tensor", seed)
+
+
+def by_terms(seed: int) -> Iterator[ErrorPoint]:
+    """The error of products against K, with one scale a row and with one a tensor."""
+    for terms, form, granularity in product(TERMS, ("int8", "fp8"), (("token", "row"), ("tensor", "tensor"))):
+        yield _product_point("K", terms, form, granularity, seed)
+
+
+def by_group_size(seed: int) -> Iterator[ErrorPoint]:
+    """The elementwise error against the group size."""
+    x = _normal(256, max(GROUP_SIZES), seed)
+    for size, form in product(GROUP_SIZES, ("int8", "fp8", "int4", "fp4", "nf4")):
+        yield _element_point("group size", size, x, f"{form}-g{size}", seed)
+
+
+def by_outlier_size(seed: int) -> Iterator[ErrorPoint]:
+    """The elementwise error of the other elements' rows against the size of one outlier in each row of 512.
+
+    In units of the other elements' standard deviation times four, about where the largest of them lies;
+    the outlier itself counts neither in the error nor in the values.
+    """
+    x = _normal(256, 512, seed)
+    for size, name in product(OUTLIERS, ("int8-row", "int8-g64", "fp8-row", "fp8-g64")):
+        planted = x.clone()
+        planted[:, 100] = 4 * size
+        operand = Operand.parse(name)
+        error = (dequantize(quantize(planted, operand)).double() - planted.double()).abs()
+        error[:, 100] = planted[:, 100] = 0
+        yield ErrorPoint(
+            study="outlier size",
+            quantity=ELEMENT,
+            scheme=name,
+            x=size,
+            shape=list(x.shape),
+            measured=float(error.sum() / planted.double().abs().sum()),
+            predicted=None,
+            seed=seed,
+        )
+
+
+STUDIES = {"shape": by_shape, "terms": by_terms, "group size": by_group_size, "outlier size": by_outlier_size}

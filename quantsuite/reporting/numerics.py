@@ -1,0 +1,151 @@
+"""The report's section on arithmetic: contestants by property, errors of random tensors beside their closed form."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from quantsuite.records import ErrorPoint, PropertyResult
+from quantsuite.reporting.analysis import unique
+from quantsuite.reporting.figures import ErrorPanel, Plot, plot_errors
+from quantsuite.reporting.tables import Table
+from quantsuite.reporting.wording import MISSING
+
+SEVERITY = ("fails", "known failure", "within bound", "exact", "not supported", "skipped")
+"""What a cell of several schemes says: the first of these that any of them has."""
+RAN = SEVERITY[:4]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Topic:
+    """A heading with words, tables and plots."""
+
+    heading: str
+    words: str
+    tables: tuple[Table, ...]
+    plots: tuple[Plot, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class NumericsSection:
+    """The topics that a run's records fill."""
+
+    topics: tuple[Topic, ...]
+
+    @property
+    def plots(self) -> tuple[Plot, ...]:
+        return tuple(plot for topic in self.topics for plot in topic.plots)
+
+
+def numerics_section(properties: Sequence[PropertyResult], errors: Sequence[ErrorPoint]) -> NumericsSection | None:
+    """The section, or ``None`` if there is nothing to say."""
+    topics = [
+        *(_properties_topic(name, [r for r in properties if r.operation == name]) for name in _operations(properties)),
+        *_reasons_topic(properties),
+        *(_study_topic(name, [p for p in errors if p.study == name]) for name in unique(p.study for p in errors)),
+    ]
+    return NumericsSection(topics=tuple(topics)) if topics else None
+
+
+def _operations(properties: Sequence[PropertyResult]) -> list[str]:
+    return unique(result.operation for result in properties)
+
+
+def _properties_topic(operation: str, results: Sequence[PropertyResult]) -> Topic:
+    names = unique(result.property for result in results)
+    rows, kinds = [], []
+    for contestant in unique(result.contestant for result in results):
+        own = [result for result in results if result.contestant == contestant]
+        cells = [_property_cell([result for result in own if result.property == name]) for name in names]
+        ran = {result.scheme for result in own if result.outcome in RAN}
+        rows.append((contestant, str(len(ran)) if ran else MISSING, *cells))
+        kinds.append("worse" if any(result.outcome == "fails" for result in own) else "")
+    return Topic(
+        heading=f"Contestants: {operation}",
+        words=(
+            "Exact: bit for bit as the oracle decides. Within: the largest error over its proven bound, of all "
+            "schemes that the contestant claims. Fails: with how many schemes of those that were run."
+        ),
+        tables=(Table(heads=("Contestant", "Schemes", *names), rows=tuple(rows), labels=1, kinds=tuple(kinds)),),
+    )
+
+
+def _property_cell(results: Sequence[PropertyResult]) -> str:
+    found = unique(result.outcome for result in results)
+    worst = next((outcome for outcome in SEVERITY if outcome in found), None)
+    if worst is None:
+        return MISSING
+    if worst in ("fails", "known failure"):
+        ran = sum(result.outcome in RAN for result in results)
+        return f"{worst} ({sum(result.outcome == worst for result in results)} of {ran})"
+    if worst == "within bound":
+        factors = [result.factor for result in results if result.factor is not None]
+        return f"within {max(factors):.3f}" if factors else "within"
+    return {"not supported": "not supported here"}.get(worst, worst)
+
+
+def _reasons_topic(properties: Sequence[PropertyResult]) -> list[Topic]:
+    told = [result for result in properties if result.reason and result.outcome not in ("exact", "within bound")]
+    if not told:
+        return []
+    rows = []
+    for key in unique((result.contestant, result.property, result.outcome, result.reason or "") for result in told):
+        schemes = unique(
+            result.scheme
+            for result in told
+            if (result.contestant, result.property, result.outcome, result.reason or "") == key
+        )
+        rows.append((key[0], ", ".join(schemes), *key[1:]))
+    rows = _merged(rows)
+    heads = ("Contestant", "Schemes", "Properties", "Outcome", "Note")
+    words = "Why a check failed, was expected to, or did not run."
+    return [Topic(heading="Failures and what is not supported", words=words, tables=(Table(heads=heads, rows=rows),))]
+
+
+def _merged(rows: Sequence[tuple[str, ...]]) -> tuple[tuple[str, ...], ...]:
+    """Rows that differ in the property alone as one, with all properties or how many they are."""
+    merged: dict[tuple[str, ...], list[str]] = {}
+    for contestant, schemes, name, outcome, reason in rows:
+        merged.setdefault((contestant, schemes, outcome, reason), []).append(name)
+    return tuple(
+        (contestant, schemes, ", ".join(names) if len(names) < 4 else f"{len(names)} properties", outcome, reason)
+        for (contestant, schemes, outcome, reason), names in merged.items()
+    )
+
+
+def _study_topic(study: str, points: Sequence[ErrorPoint]) -> Topic:
+    quantities = unique(point.quantity for point in points)
+    panels = [
+        ErrorPanel(title=quantity, x_label=study, points=tuple(point for point in points if point.quantity == quantity))
+        for quantity in quantities
+    ]
+    slug = "-".join(["errors", *study.lower().replace(",", "").split()])
+    drawable = len({point.x for point in points}) > 1
+    caption = "Dots are measured on normal random tensors, lines are the closed form where one is known."
+    plot = Plot(name=slug, title=f"Error by {study}", caption=caption, svg=plot_errors(panels)) if drawable else None
+    return Topic(
+        heading=f"Quantization error by {study}",
+        words="Measured beside predicted; relative to the exact values.",
+        tables=tuple(_study_table(study, panel) for panel in panels),
+        plots=(plot,) if plot else (),
+    )
+
+
+def _study_table(study: str, panel: ErrorPanel) -> Table:
+    schemes = unique(point.scheme for point in panel.points)
+    heads = [f"{study[0].upper()}{study[1:]}", "Shape"]
+    for scheme in schemes:
+        heads += [f"{scheme}: measured", "predicted"]
+    found = {(tuple(point.shape), point.x, point.scheme): point for point in panel.points}
+    rows = []
+    for shape, x in unique((tuple(point.shape), point.x) for point in panel.points):
+        cells = [f"{x:,g}", " x ".join(map(str, shape))]
+        for scheme in schemes:
+            point = found.get((shape, x, scheme))
+            cells += [_error(point.measured), _error(point.predicted)] if point else [MISSING, MISSING]
+        rows.append(tuple(cells))
+    return Table(title=panel.title, heads=tuple(heads), rows=tuple(rows), labels=0)
+
+
+def _error(value: float | None) -> str:
+    return MISSING if value is None else f"{value:.5f}"
