@@ -38,7 +38,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         run = read_runs(options.runs)
         if options.command == "report":
-            console.print(terminal_summary(run.records, margins))
+            if run.records:
+                console.print(terminal_summary(run.records, margins))
             for path in write_report(run, options.output, margins=margins):
                 print(path)
             return 0

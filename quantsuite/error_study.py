@@ -53,11 +53,12 @@ def elements_per_scale(shape: Sequence[int], operand: Operand) -> int:
     return view.numel() if len(shared) == view.ndim else view.shape[-1]
 
 
-def _element_point(study: str, x_value: float, x: Tensor, name: str, seed: int) -> ErrorPoint:
+def _element_point(study: str, series: str, x_value: float, x: Tensor, name: str, seed: int) -> ErrorPoint:
     operand, shape = Operand.parse(name), (x.shape[0], x.shape[1])
     return ErrorPoint(
         study=study,
         quantity=ELEMENT,
+        series=series,
         scheme=name,
         x=x_value,
         shape=list(shape),
@@ -75,6 +76,7 @@ def _product_point(study: str, terms: int, form: str, granularity: tuple[str, st
     return ErrorPoint(
         study=study,
         quantity=PRODUCT,
+        series=f"{operands[1]}:{operands[0]}",
         scheme=f"{operands[1]}:{operands[0]}",
         x=terms,
         shape=[PRODUCT_ROWS, PRODUCT_ROWS, terms],
@@ -89,7 +91,7 @@ def by_shape(seed: int, shapes: Sequence[tuple[int, int]] = SHAPES) -> Iterator[
     for shape in shapes:
         x = _normal(*shape, seed)
         for form in ("int8", "fp8"):
-            yield _element_point("elements that share a scale", x.numel(), x, f"{form}-tensor", seed)
+            yield _element_point("elements that share a scale", f"{form}-tensor", x.numel(), x, f"{form}-tensor", seed)
 
 
 def by_terms(seed: int) -> Iterator[ErrorPoint]:
@@ -102,7 +104,7 @@ def by_group_size(seed: int) -> Iterator[ErrorPoint]:
     """The elementwise error against the group size."""
     x = _normal(256, max(GROUP_SIZES), seed)
     for size, form in product(GROUP_SIZES, ("int8", "fp8", "int4", "fp4", "nf4")):
-        yield _element_point("group size", size, x, f"{form}-g{size}", seed)
+        yield _element_point("group size", form, size, x, f"{form}-g{size}", seed)
 
 
 def by_outlier_size(seed: int) -> Iterator[ErrorPoint]:
@@ -121,6 +123,7 @@ def by_outlier_size(seed: int) -> Iterator[ErrorPoint]:
         yield ErrorPoint(
             study="outlier size",
             quantity=ELEMENT,
+            series=name,
             scheme=name,
             x=size,
             shape=list(x.shape),

@@ -106,21 +106,21 @@ def plot_errors(panels: Sequence[ErrorPanel]) -> str:
     columns = min(2, len(panels))
     rows = math.ceil(len(panels) / columns)
     with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(4.6 * columns, 3.2 * rows + 0.4), layout="constrained")
-        schemes = unique(point.scheme for panel in panels for point in panel.points)
-        colours = dict(zip(schemes, itertools.cycle((*COLOURS.values(), *OTHER_COLOURS)), strict=False))
+        figure = Figure(figsize=(6.0 * columns, 3.2 * rows + 0.6), layout="constrained")
+        series = unique(point.series for panel in panels for point in panel.points)
+        colours = dict(zip(series, itertools.cycle((*COLOURS.values(), *OTHER_COLOURS)), strict=False))
         for index, panel in enumerate(panels):
             _error_panel(figure.add_subplot(rows, columns, index + 1), panel, colours)
         handles = [
             Line2D([], [], color=colour, marker="o", linestyle="none", label=name) for name, colour in colours.items()
         ]
-        figure.legend(handles=handles, loc="outside upper left", ncols=min(4, len(handles)), frameon=False)
+        figure.legend(handles=handles, loc="outside upper left", ncols=2, frameon=False)
         return _svg(figure)
 
 
 def _error_panel(axes: Axes, panel: ErrorPanel, colours: dict[str, str]) -> None:
-    for scheme, colour in colours.items():
-        points = sorted((point for point in panel.points if point.scheme == scheme), key=lambda point: point.x)
+    for series, colour in colours.items():
+        points = sorted((point for point in panel.points if point.series == series), key=lambda point: point.x)
         axes.plot([point.x for point in points], [point.measured for point in points], "o", color=colour, markersize=4)
         predicted = [point for point in points if point.predicted is not None]
         axes.plot([point.x for point in predicted], [point.predicted for point in predicted], color=colour, linewidth=1)

@@ -132,18 +132,20 @@ def _study_topic(study: str, points: Sequence[ErrorPoint]) -> Topic:
 
 
 def _study_table(study: str, panel: ErrorPanel) -> Table:
-    schemes = unique(point.scheme for point in panel.points)
+    """A row for each ``x``; beside each series its prediction, where there is any."""
     heads = [f"{study[0].upper()}{study[1:]}", "Shape"]
-    for scheme in schemes:
-        heads += [f"{scheme}: measured", "predicted"]
-    found = {(tuple(point.shape), point.x, point.scheme): point for point in panel.points}
-    rows = []
-    for shape, x in unique((tuple(point.shape), point.x) for point in panel.points):
-        cells = [f"{x:,g}", " x ".join(map(str, shape))]
-        for scheme in schemes:
-            point = found.get((shape, x, scheme))
-            cells += [_error(point.measured), _error(point.predicted)] if point else [MISSING, MISSING]
-        rows.append(tuple(cells))
+    columns = []
+    for series in unique(point.series for point in panel.points):
+        own = {(tuple(point.shape), point.x): point for point in panel.points if point.series == series}
+        heads.append(f"{series}: measured")
+        columns.append({key: point.measured for key, point in own.items()})
+        if any(point.predicted is not None for point in own.values()):
+            heads.append("predicted")
+            columns.append({key: point.predicted for key, point in own.items()})
+    rows = [
+        (f"{key[1]:,.0f}", " x ".join(map(str, key[0])), *(_error(column.get(key)) for column in columns))
+        for key in unique((tuple(point.shape), point.x) for point in panel.points)
+    ]
     return Table(title=panel.title, heads=tuple(heads), rows=tuple(rows), labels=0)
 
 
