@@ -177,7 +177,8 @@ class PropertyResult(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """What one check said of one contestant under one scheme.
 
     ``factor`` is the largest error that was seen over its bound, 0 where bits are decided; ``reason`` says
-    why the check failed or did not run.
+    why the check failed or did not run.  ``environment.dtype`` is that of the inputs; ``details`` holds further
+    numbers that were measured, such as an accumulator's ``bits``.
     """
 
     test: str
@@ -188,12 +189,15 @@ class PropertyResult(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     outcome: Finding
     factor: float | None = None
     reason: str | None = None
+    details: dict[str, float] = {}
+    version: int = 1
     seed: int = 0
     environment: Environment
 
     @property
     def key(self) -> tuple[str, ...]:
-        return (self.contestant, self.operation, self.scheme, self.property, self.environment.device)
+        environment = self.environment
+        return (self.contestant, self.operation, self.scheme, self.property, environment.device, environment.dtype)
 
 
 class ErrorPoint(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

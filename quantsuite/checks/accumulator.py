@@ -9,14 +9,14 @@ DeepSeek-V3 (technical report, section 3.3.2) adds partial sums of 128 in float3
 
 from __future__ import annotations
 
+import bisect
 import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from quantsuite import reference
-from quantsuite.checks.draws import block_shape, grid
+from quantsuite.checks.draws import anchor, code_values
 from quantsuite.checks.outcome import CheckFailure, Measured, NotApplicable
 from quantsuite.checks.products import Setting
 from quantsuite.contestant import Product, claims
@@ -48,9 +48,9 @@ def _exponents(operand: Operand | None, dtype: torch.dtype) -> tuple[int, int]:
     """Exponents of the smallest and the largest power of two that an operand's codes hold."""
     if operand is None:
         return (-12, 12) if dtype == torch.float16 else (-24, 24)
-    positive = reference.representable(operand.format)
-    positive = positive[positive > 0]
-    return math.ceil(math.log2(positive.min())), math.floor(math.log2(positive.max()))
+    exponents = [math.log2(value) for value in code_values(operand).tolist() if value > 0]
+    whole = [int(exponent) for exponent in exponents if exponent == int(exponent)]
+    return min(whole), max(whole)
 
 
 def _kept(setting: Setting, q: int) -> tuple[float, list[int]]:
@@ -62,7 +62,8 @@ def _kept(setting: Setting, q: int) -> tuple[float, list[int]]:
     x_drop = min(q, x_high - x_low)
     w_drop = min(q - x_drop, w_high - w_low)
 
-    m, n, k = setting.shape(k=2 * (SMALL_PRODUCTS + 2 * copies))
+    k = 2 * (SMALL_PRODUCTS + 2 * copies)
+    m, n, k = next(setting.fitting((1, 1, k), (32, 32, k)))
     unit = unit if unit > 1 else k
     free = [i for i in range(k) if i % unit > 1]
     if len(free) < SMALL_PRODUCTS + 2 * copies:
@@ -71,7 +72,7 @@ def _kept(setting: Setting, q: int) -> tuple[float, list[int]]:
     x, weight = torch.zeros(k, dtype=torch.float64), torch.zeros(k, dtype=torch.float64)
     for row, operand, slot in ((x, scheme.activation, 0), (weight, scheme.weight, 1)):
         if operand is not None:
-            row[slot::unit] = grid(operand).max()
+            row[slot::unit] = anchor(operand)
     x[first], x[last], x[small] = 2.0**x_high, -(2.0**x_high), 2.0 ** (x_high - x_drop)
     weight[first + last], weight[small] = 2.0**w_high, 2.0 ** (w_high - w_drop)
     operands = [row.to(setting.dtype).to(setting.device).repeat(rows, 1) for row, rows in ((x, m), (weight, n))]
@@ -88,13 +89,13 @@ def measure_accumulator(contestant: Product, scheme: Scheme, *, device: str, dty
     if any(operand is not None and not operand.symmetric for operand in (scheme.weight, scheme.activation)):
         raise NotApplicable(f"{scheme} has a zero point")
     setting = Setting(contestant, scheme, device, dtype, seed=0)
-    for q in range(4, MOST_BITS):
-        kept, _ = _kept(setting, q)
-        if kept != SMALL_PRODUCTS:
-            kept, small = _kept(setting, q + 10)
-            lost = SMALL_PRODUCTS - round(kept)
-            return Accumulator(bits=q, promotion=small[lost] if 0 < lost < SMALL_PRODUCTS else None)
-    return Accumulator(bits=MOST_BITS, promotion=None)
+    widths = range(1, MOST_BITS)
+    lossy = 1 + bisect.bisect_left(widths, True, key=lambda q: _kept(setting, q)[0] != SMALL_PRODUCTS)
+    if lossy == MOST_BITS:
+        return Accumulator(bits=MOST_BITS, promotion=None)
+    kept, small = _kept(setting, lossy + 10)
+    lost = SMALL_PRODUCTS - round(kept)
+    return Accumulator(bits=lossy, promotion=small[lost] if 0 < lost < SMALL_PRODUCTS else None)
 
 
 def check_accumulator_as_claimed(

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from quantsuite import reference
 from quantsuite.checks.outcome import NotApplicable
-from quantsuite.formats import IntegerFormat
 from quantsuite.granularity import PerBlock, PerGroup, PerTensor
+from quantsuite.quantize import largest_code
 from quantsuite.scheme import Operand
 
 LARGE, SMALL = 2.0**40, 2.0**-60
@@ -52,40 +52,52 @@ def matrices(operand: Operand, *, seed: int, device: str, dtype: torch.dtype) ->
         yield f"magnitude {SMALL:g} [{n}, {k}]", draw * SMALL
 
 
+def code_values(operand: Operand) -> Tensor:
+    """The values of all codes that an operand uses, in units of its scale, ascending, float64."""
+    if operand.symmetric:
+        low = operand.format.min if operand.full_range else -operand.format.max
+        values = reference.representable(operand.format)
+        return values[values >= low]
+    return torch.arange(2**operand.format.bits, dtype=torch.float64)
+
+
 def grid(operand: Operand) -> Tensor:
-    """The values of all codes at scale one, ascending, float64.
+    """As :func:`code_values`, of an operand that has tensors whose scale is exactly one.
 
     Raises:
-        NotApplicable: if no tensor makes the operand's scale exactly one.
+        NotApplicable: if it has none.
     """
-    if operand.symmetric:
-        return reference.representable(operand.format)
-    assert isinstance(operand.format, IntegerFormat)
-    return torch.arange(2**operand.format.bits, dtype=torch.float64)
+    if operand.scale == "e4m3" or operand.clip:
+        raise NotApplicable(f"{operand} has no scale that is known to be exactly one")
+    return code_values(operand)
+
+
+def anchor(operand: Operand) -> float:
+    """The value that makes its block's scale exactly one."""
+    return largest_code(operand) if operand.symmetric else float(grid(operand).max())
 
 
 def at_scale_one(values: Tensor, operand: Operand, *, device: str, dtype: torch.dtype) -> Tensor:
     """A matrix that holds ``values`` ``[n]`` in blocks whose scale is exactly one.
 
-    Each block begins with the grid's largest value; the last is filled up with zeros.
+    Each block begins with the value that sets its scale, which others are cut to; the last is filled up with zeros.
 
     Raises:
         NotApplicable: if the dtype cannot hold the values, or a block has no room for more than its largest.
     """
+    limit = anchor(operand)
+    values = values.clamp(-limit, limit)
     if not torch.equal(values.to(dtype).double(), values):
         raise NotApplicable(f"{dtype} cannot hold the values of {operand.format.name} and their midpoints")
     rows, columns = block_shape(operand)
-    if isinstance(operand.granularity, PerGroup | PerBlock):
-        room = rows * columns - 1
-    else:
-        room = len(values)
+    room = rows * columns - 1 if isinstance(operand.granularity, PerGroup | PerBlock) else len(values)
     if room < 1:
         raise NotApplicable(f"{operand} has blocks of one element")
     count = -(-len(values) // room)
     blocks = torch.zeros(count * room, dtype=torch.float64)
     blocks[: len(values)] = values
-    anchor = grid(operand).max().expand(count, 1)
-    blocks = torch.cat([anchor, blocks.reshape(count, room)], dim=1)
+    largest = torch.full((count, 1), limit, dtype=torch.float64)
+    blocks = torch.cat([largest, blocks.reshape(count, room)], dim=1)
     if isinstance(operand.granularity, PerBlock):
         blocks = blocks.reshape(count, rows, columns).transpose(0, 1).reshape(rows, count * columns)
     elif not isinstance(operand.granularity, PerTensor):
@@ -95,7 +107,6 @@ def at_scale_one(values: Tensor, operand: Operand, *, device: str, dtype: torch.
 
 def round_at_scale_one(matrix: Tensor, operand: Operand) -> Tensor:
     """What quantization at scale one must give: the nearest value of the grid, ties to even (float64)."""
-    if operand.symmetric:
-        return reference.round_to(operand.format, matrix.cpu())
     values = grid(operand)
-    return matrix.double().cpu().round().clamp(values.min(), values.max())
+    nearest = reference.round_to(operand.format, matrix.cpu()) if operand.symmetric else matrix.double().cpu().round()
+    return nearest.clamp(values.min(), values.max())

@@ -55,12 +55,16 @@ class NarrowProduct:
     promotion: int | None = None
     truncate: bool = False
     schemes: Sequence[str] = ("fp8-row:fp8-token",)
-    claims: Claims = Claims()
+    claimed_bits: int = 24
     operation: str = "linear"
 
     @property
     def name(self) -> str:
         return f"emulated-{self.bits}-bit"
+
+    @property
+    def claims(self) -> Claims:
+        return Claims(accumulator_bits=self.claimed_bits)
 
     def pack(self, weight: Tensor, scheme: Scheme) -> Any:
         assert scheme.weight is not None

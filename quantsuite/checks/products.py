@@ -5,6 +5,7 @@ Each check returns the largest error as a fraction of its bound, 0 where the res
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from quantsuite import reference
 from quantsuite.bounds import bound_matmul
-from quantsuite.checks.draws import block_shape, grid, normal
+from quantsuite.checks.draws import anchor, block_shape, grid, normal
 from quantsuite.checks.outcome import CheckFailure, NotApplicable, compare, same
 from quantsuite.contestant import Product, claims, unsupported_shape
 from quantsuite.formats import IntegerFormat
@@ -82,8 +83,8 @@ class Setting:
             weight,
             self.scheme.activation,
             self.scheme.weight,
-            accumulator_bits=min(24, claims(self.contestant).accumulator_bits),
-            out_dtype=got.dtype,
+            dtype=got.dtype,
+            accumulator_roundoff=2.0 ** -min(24, claims(self.contestant).accumulator_bits),
         )
         return compare(case, got, reference.linear(x, weight), bound)
 
@@ -145,7 +146,7 @@ def codes(operand: Operand | None, rows: int, k: int, unit: int, slot: int, gene
     matrix = values[torch.randint(len(values), (rows, k), generator=generator)]
     chunks = matrix.view(rows, k // unit, unit)
     chunks[..., :2] = 0
-    chunks[..., slot] = 1.0 if operand is None else grid(operand).max()
+    chunks[..., slot] = 1.0 if operand is None else anchor(operand)
     return matrix
 
 
@@ -281,17 +282,17 @@ def check_product_nan_is_not_hidden(
     """A NaN or infinity in an operand is refused with a ``ValueError``, or shows in all outputs that it enters."""
     setting = Setting(contestant, scheme, device, dtype, seed)
     x, weight = setting.pair(*setting.shape())
-    for bad in (torch.nan, torch.inf):
-        for case in ("x", "weight"):
-            operands = {"x": x.clone(), "weight": weight.clone()}
-            operands[case][0, 0] = bad
-            try:
-                got = setting.product(operands["x"], operands["weight"])
-            except ValueError:
-                continue
-            entered = got[0] if case == "x" else got[:, 0]
-            if torch.isfinite(entered).any():
-                raise CheckFailure(
-                    f"{case}[0, 0] = {bad} gives finite outputs without an error, such as {entered[torch.isfinite(entered)][0].item():.9g}"
-                )
+    for bad, case in itertools.product((torch.nan, torch.inf), ("x", "weight")):
+        operands = {"x": x.clone(), "weight": weight.clone()}
+        operands[case][0, 0] = bad
+        try:
+            got = setting.product(operands["x"], operands["weight"])
+        except ValueError:
+            continue
+        entered = got[0] if case == "x" else got[:, 0]
+        finite = entered[torch.isfinite(entered)]
+        if finite.numel():
+            raise CheckFailure(
+                f"{case}[0, 0] = {bad} gives finite outputs, such as {finite[0].item():.9g}, and no error"
+            )
     return 0.0

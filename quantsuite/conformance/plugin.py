@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import pytest
 
-from quantsuite.records import CheckRecord, write_run
+from quantsuite.records import PropertyResult
 
 if TYPE_CHECKING:
     from quantsuite.conformance.cases import CheckCase
 
 CASE = "conformance_check"
-CHECK_RECORD = "quantsuite_check"
+PROPERTY = "quantsuite_property"
+FAILURE = "quantsuite.checks.outcome.CheckFailure: "
 KNOWN_FAILURES = Path("reports/known_failures.toml")
 
 
@@ -32,12 +33,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="WHERE",
         help="contestants under test: path.py, path.py:name, package.module or package.module:name; "
         "may be repeated (default: every file of kernels/, and installed entry points)",
-    )
-    group.addoption(
-        "--checks-output",
-        type=Path,
-        default=Path("reports/numerics.json"),
-        help="run file of the checks (default: reports/numerics.json)",
     )
 
 
@@ -82,62 +77,35 @@ def _case(item: pytest.Item) -> CheckCase | None:
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
     report = yield
     if report.when == "call" and (case := _case(item)) is not None:
-        report.user_properties.append((CHECK_RECORD, msgspec.json.encode(_record(case, report)).decode()))
+        report.user_properties.append((PROPERTY, msgspec.json.encode(_result(case, report)).decode()))
     return report
 
 
-def _record(case: CheckCase, report: pytest.TestReport) -> CheckRecord:
+def _result(case: CheckCase, report: pytest.TestReport) -> PropertyResult:
     from quantsuite.conformance.cases import CHECK_VERSION
     from quantsuite.session import describe_environment
 
-    if case.not_supported is not None:
-        outcome, reason = "unsupported", case.not_supported
-    elif hasattr(report, "wasxfail"):
-        outcome, reason = "xfailed", report.wasxfail
-    elif report.passed:
-        outcome, reason = "passed", None
+    reason = None
+    if case.measured is not None:
+        outcome = "exact" if case.measured.tightness == 0 else "within bound"
+    elif case.not_supported is not None:
+        outcome, reason = "not supported", case.not_supported
     else:
         crash = getattr(report.longrepr, "reprcrash", None)
-        reason = str(report.longrepr) if crash is None else crash.message
-        outcome = "failed" if "CheckFailure" in reason or crash is None else "error"
-    return CheckRecord(
+        failure = str(report.longrepr) if crash is None else crash.message.removeprefix(FAILURE)
+        outcome = "known failure" if hasattr(report, "wasxfail") else "fails"
+        reason = f"{report.wasxfail}: {failure}" if outcome == "known failure" else failure
+    return PropertyResult(
         test=report.nodeid,
-        outcome=outcome,
         contestant=case.contestant.name,
         operation=case.contestant.operation,
         scheme=str(case.subject),
         property=case.property,
-        version=CHECK_VERSION,
-        environment=describe_environment(case.device, case.dtype_name),
-        tightness=None if case.measured is None else case.measured.tightness,
-        details={} if case.measured is None else case.measured.details,
+        outcome=outcome,
+        factor=None if case.measured is None else case.measured.tightness,
         reason=reason,
-        seconds=case.seconds,
-        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        details={} if case.measured is None else case.measured.details,
+        version=CHECK_VERSION,
+        seed=case.seed,
+        environment=describe_environment(case.device, case.dtype_name),
     )
-
-
-class CheckCollector:
-    """Gathers the records of checks from test reports, on the controller under xdist, and writes them at the end."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self.checks: list[CheckRecord] = []
-
-    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        for name, value in report.user_properties:
-            if name == CHECK_RECORD and report.when == "call":
-                self.checks.append(msgspec.json.decode(value, type=CheckRecord))
-
-    def pytest_sessionfinish(self) -> None:
-        if self.checks:
-            write_run(self._path, [], self.checks)
-
-    def pytest_terminal_summary(self, terminalreporter: Any) -> None:
-        if self.checks:
-            terminalreporter.write_line(f"checks: {len(self.checks)} records in {self._path}")
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    if not hasattr(config, "workerinput"):
-        config.pluginmanager.register(CheckCollector(config.getoption("checks_output")), "quantsuite.checks")
