@@ -63,5 +63,8 @@ _CATALOGUE = tuple(map(str, CATALOGUE))
 CONTESTANTS = [
     Quantizer(),
     Linear("real", (*_CATALOGUE, "int4-g128", "nf4-g64", "fp4-g32")),
-    Linear("simulated", ("int8-row", "fp8-g64", "int4-g128-asym", "int8-row:int8-token", "fp8-b128x128:fp8-g128", "mxfp4:mxfp8")),
+    Linear(
+        "simulated",
+        ("int8-row", "fp8-g64", "int4-g128-asym", "int8-row:int8-token", "fp8-b128x128:fp8-g128", "mxfp4:mxfp8"),
+    ),
 ]

@@ -89,11 +89,20 @@ class Int8Matmul(_Product):
 
 
 class Int8WeightOnly(_Product):
-    """``_weight_int8pack_mm``: activations as they are, int8 codes and a scale a row in the activations' dtype."""
+    """``_weight_int8pack_mm``: activations as they are, int8 codes and a scale a row in the activations' dtype.
+
+    The CPU's bfloat16 kernel of torch 2.13 reads beyond the end of rows whose K is no multiple of 16 and brings the
+    process down, so that such a K cannot be tried.
+    """
 
     name = "torch-int8pack"
     schemes = ("int8-row",)
     dtypes = ("float32", "bfloat16")
+
+    def unsupported_shape(self, scheme: Scheme, device: str, m: int, n: int, k: int) -> str | None:
+        if k % 16:
+            return f"K={k} is no multiple of 16, beyond which _weight_int8pack_mm reads"
+        return super().unsupported_shape(scheme, device, m, n, k)
 
     def pack(self, weight: Tensor, scheme: Scheme) -> Any:
         stored = quantize(weight, scheme.weight)

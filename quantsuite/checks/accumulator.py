@@ -1,9 +1,9 @@
 """The width of a product's accumulator, measured.
 
-One large product ``2^q d`` opens the sum, 512 small products ``d`` follow, the large one is taken off
-at the end.  The result is ``512 d`` only if the running sum keeps ``q + 1`` significant bits: with fewer, half
-a unit in its last place is at least ``d`` and what is added is lost.  All operands are codes at scale one,
-so nothing but the accumulator can round.  FP8 tensor cores of Hopper keep about 14 bits, which is why
+One large product ``2^q d`` opens the sum, 512 small products ``d`` follow (``2^q`` of them, if that is less), the
+large one is taken off at the end.  All small ones are left only if the running sum keeps ``q + 1`` significant
+bits: with fewer, half a unit in its last place is at least ``d`` and what is added is lost.  All operands are codes
+at scale one, so nothing but the accumulator can round.  FP8 tensor cores of Hopper keep about 14 bits, which is why
 DeepSeek-V3 (technical report, section 3.3.2) adds partial sums of 128 in float32.
 """
 
@@ -24,6 +24,7 @@ from quantsuite.scheme import Operand, Scheme
 
 SMALL_PRODUCTS = 512
 MOST_BITS = 27
+FLOAT32_BITS = 24
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +45,18 @@ class Accumulator:
         return bits if self.promotion is None else f"{bits}, promoted every {self.promotion} elements of K"
 
 
-def _exponents(operand: Operand | None, dtype: torch.dtype) -> tuple[int, int]:
+def _exponents(setting: Setting) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Exponents of the smallest and the largest power of two of the activations' codes and of the weight's."""
+    x, weight = (_operand_exponents(o, setting.dtype) for o in (setting.scheme.activation, setting.scheme.weight))
+    return x, weight
+
+
+def _span(setting: Setting) -> int:
+    """The largest q for which one product of codes is ``2^q`` times another; beyond it several make the large one."""
+    return sum(high - low for low, high in _exponents(setting))
+
+
+def _operand_exponents(operand: Operand | None, dtype: torch.dtype) -> tuple[int, int]:
     """Exponents of the smallest and the largest power of two that an operand's codes hold."""
     if operand is None:
         return (-12, 12) if dtype == torch.float16 else (-24, 24)
@@ -56,9 +68,8 @@ def _exponents(operand: Operand | None, dtype: torch.dtype) -> tuple[int, int]:
 def _kept(setting: Setting, q: int) -> tuple[float, list[int]]:
     """How many of the small products survive beside ``2^q`` of them, and their places along K."""
     scheme, (_, unit) = setting.scheme, setting.units()
-    (x_low, x_high), (w_low, w_high) = (_exponents(o, setting.dtype) for o in (scheme.activation, scheme.weight))
-    span = x_high - x_low + w_high - w_low
-    copies = 2 ** max(0, q - span)
+    (x_low, x_high), (w_low, w_high) = _exponents(setting)
+    copies = 2 ** max(0, q - _span(setting))
     x_drop = min(q, x_high - x_low)
     w_drop = min(q - x_drop, w_high - w_low)
 
@@ -66,9 +77,10 @@ def _kept(setting: Setting, q: int) -> tuple[float, list[int]]:
     m, n, k = next(setting.fitting((1, 1, k), (32, 32, k)))
     unit = unit if unit > 1 else k
     free = [i for i in range(k) if i % unit > 1]
-    if len(free) < SMALL_PRODUCTS + 2 * copies:
+    count = min(SMALL_PRODUCTS, 2**q)
+    if len(free) < count + 2 * copies:
         raise NotApplicable(f"{scheme} has groups too small to hold their largest value apart")
-    first, last, small = free[:copies], free[-copies:], free[copies : copies + SMALL_PRODUCTS]
+    first, last, small = free[:copies], free[-copies:], free[copies : copies + count]
     x, weight = torch.zeros(k, dtype=torch.float64), torch.zeros(k, dtype=torch.float64)
     for row, operand, slot in ((x, scheme.activation, 0), (weight, scheme.weight, 1)):
         if operand is not None:
@@ -78,6 +90,11 @@ def _kept(setting: Setting, q: int) -> tuple[float, list[int]]:
     operands = [row.to(setting.dtype).to(setting.device).repeat(rows, 1) for row, rows in ((x, m), (weight, n))]
     result: Tensor = setting.product(*operands)
     return result[0, 0].double().item() / 2.0 ** (x_high - x_drop + w_high - w_drop), small
+
+
+def _all_kept(setting: Setting, q: int) -> bool:
+    kept, small = _kept(setting, q)
+    return kept == len(small)
 
 
 def measure_accumulator(contestant: Product, scheme: Scheme, *, device: str, dtype: torch.dtype) -> Accumulator:
@@ -90,12 +107,12 @@ def measure_accumulator(contestant: Product, scheme: Scheme, *, device: str, dty
         raise NotApplicable(f"{scheme} has a zero point")
     setting = Setting(contestant, scheme, device, dtype, seed=0)
     widths = range(1, MOST_BITS)
-    lossy = 1 + bisect.bisect_left(widths, True, key=lambda q: _kept(setting, q)[0] != SMALL_PRODUCTS)
+    lossy = 1 + bisect.bisect_left(widths, True, key=lambda q: not _all_kept(setting, q))
     if lossy == MOST_BITS:
         return Accumulator(bits=MOST_BITS, promotion=None)
-    kept, small = _kept(setting, lossy + 10)
-    lost = SMALL_PRODUCTS - round(kept)
-    return Accumulator(bits=lossy, promotion=small[lost] if 0 < lost < SMALL_PRODUCTS else None)
+    kept, small = _kept(setting, max(lossy, min(lossy + 8, FLOAT32_BITS - 2, _span(setting))))
+    lost = len(small) - round(kept)
+    return Accumulator(bits=lossy, promotion=small[lost] if 0 < lost < len(small) else None)
 
 
 def check_accumulator_as_claimed(
@@ -105,7 +122,7 @@ def check_accumulator_as_claimed(
     measured, claimed = measure_accumulator(contestant, scheme, device=device, dtype=dtype), claims(contestant)
     if measured.bits < min(claimed.accumulator_bits, MOST_BITS):
         raise CheckFailure(
-            f"512 products beside one 2^{measured.bits} times as large: the accumulator keeps {measured}, "
+            f"small products beside one 2^{measured.bits} times as large: the accumulator keeps {measured}, "
             f"{claimed.accumulator_bits} are claimed"
         )
     promotion = {} if measured.promotion is None else {"promotion": float(measured.promotion)}

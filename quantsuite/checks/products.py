@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from quantsuite import reference
-from quantsuite.bounds import bound_matmul
+from quantsuite.bounds import bound_matmul, exact_int32_terms
 from quantsuite.checks.draws import anchor, block_shape, grid, normal
 from quantsuite.checks.outcome import CheckFailure, NotApplicable, compare, same
 from quantsuite.contestant import Product, claims, unsupported_shape
@@ -184,6 +184,24 @@ def check_product_of_codes_is_exact(
         got = setting.product(*(t.to(device) for t in dtyped))
         same(f"codes [{m}, {k}] x [{n}, {k}]", got, expected.to(got.dtype))
     return 0.0
+
+
+def check_longest_integer_sum(
+    contestant: Product, scheme: Scheme, *, device: str, dtype: torch.dtype, seed: int
+) -> float:
+    """The longest sum of largest codes that fits int32 is exact (:func:`~quantsuite.bounds.exact_int32_terms`)."""
+    setting = Setting(contestant, scheme, device, dtype, seed)
+    pair = scheme.activation, scheme.weight
+    if not all(o is not None and isinstance(o.format, IntegerFormat) and o.symmetric for o in pair):
+        raise NotApplicable(f"{scheme} has operands that are not symmetric integers")
+    unit = setting.units()[1]
+    x_max, w_max = (grid(operand).max() for operand in pair if operand is not None)
+    k = min(exact_int32_terms(int(x_max), int(w_max)), 2**18) // math.lcm(unit, 64) * math.lcm(unit, 64)
+    m, n, k = next(setting.fitting((1, 1, k), (32, 32, k)))
+    options = {"dtype": dtype, "device": device}
+    got = setting.product(torch.full((m, k), x_max, **options), torch.full((n, k), w_max, **options))
+    expected = torch.full((m, n), float(int(x_max) * int(w_max) * k), dtype=torch.float64)
+    return same(f"{k} products of {x_max:g} and {w_max:g}", got, expected.float().to(got.dtype))
 
 
 def check_rows_are_independent(
