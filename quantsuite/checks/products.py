@@ -138,10 +138,10 @@ def codes(operand: Operand | None, rows: int, k: int, unit: int, slot: int, gene
     Of each ``unit`` columns the first two are reserved: column ``slot`` holds the format's largest value,
     the other zero, so that the largest values of two operands with different slots never meet.
     """
-    largest = 8 if operand is None else min(8, int(grid(operand).max()))
-    exact = [0.0, 1.0] if operand is None else [v for v in grid(operand).tolist() if v == int(v) and abs(v) <= largest]
-    if isinstance(operand.format if operand else None, IntegerFormat):
-        exact = grid(operand).tolist()
+    exact = [0.0, 1.0]
+    if operand is not None:
+        largest = anchor(operand) if isinstance(operand.format, IntegerFormat) else 8
+        exact = [value for value in grid(operand).tolist() if value == int(value) and abs(value) <= largest]
     values = torch.tensor(exact or [0.0], dtype=torch.float64)
     matrix = values[torch.randint(len(values), (rows, k), generator=generator)]
     chunks = matrix.view(rows, k // unit, unit)
@@ -189,19 +189,28 @@ def check_product_of_codes_is_exact(
 def check_longest_integer_sum(
     contestant: Product, scheme: Scheme, *, device: str, dtype: torch.dtype, seed: int
 ) -> float:
-    """The longest sum of largest codes that fits int32 is exact (:func:`~quantsuite.bounds.exact_int32_terms`)."""
+    """The longest sum of largest codes that the claimed accumulator holds is exact, up to int32.
+
+    See :func:`~quantsuite.bounds.exact_int32_terms`.
+    """
     setting = Setting(contestant, scheme, device, dtype, seed)
     pair = scheme.activation, scheme.weight
     if not all(o is not None and isinstance(o.format, IntegerFormat) and o.symmetric for o in pair):
         raise NotApplicable(f"{scheme} has operands that are not symmetric integers")
-    unit = setting.units()[1]
-    x_max, w_max = (grid(operand).max() for operand in pair if operand is not None)
-    k = min(exact_int32_terms(int(x_max), int(w_max)), 2**18) // math.lcm(unit, 64) * math.lcm(unit, 64)
+    unit = math.lcm(setting.units()[1], 64)
+    x_max, w_max = (int(grid(operand).max()) for operand in pair if operand is not None)
+    held = 2 ** claims(contestant).accumulator_bits // (x_max * w_max)
+    k = min(exact_int32_terms(x_max, w_max), held, 2**18) // unit * unit
+    if k == 0:
+        raise NotApplicable(f"{unit} products of {x_max} and {w_max} overflow the claimed accumulator")
     m, n, k = next(setting.fitting((1, 1, k), (32, 32, k)))
-    options = {"dtype": dtype, "device": device}
-    got = setting.product(torch.full((m, k), x_max, **options), torch.full((n, k), w_max, **options))
-    expected = torch.full((m, n), float(int(x_max) * int(w_max) * k), dtype=torch.float64)
-    return same(f"{k} products of {x_max:g} and {w_max:g}", got, expected.float().to(got.dtype))
+    x, weight = (
+        torch.full((rows, k), anchor(operand), dtype=dtype, device=device)
+        for rows, operand in zip((m, n), pair, strict=True)
+        if operand is not None
+    )
+    expected = torch.full((m, n), float(x_max * w_max * k), dtype=torch.float64)
+    return same(f"{k} products of {x_max} and {w_max}", setting.product(x, weight), expected.float().to(dtype))
 
 
 def check_rows_are_independent(
