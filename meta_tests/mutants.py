@@ -76,6 +76,9 @@ class AsymmetricQuantizer:
         return ((codes - self.minus(zero)) * scale).reshape(x.shape)
 
 
+FLOAT32 = Claims(accumulator_bits=24)
+
+
 def exact_sums(x: Tensor, weight: Tensor) -> Tensor:
     return (x.double() @ weight.double().T).float()
 
@@ -91,7 +94,7 @@ class PlainProduct:
     after: Callable[[Tensor], Tensor] = lambda y: y
     quantizes_x: bool = False
     refuses: bool = True
-    claims: Claims = Claims()
+    claims: Claims = FLOAT32
     name: str = "plain-product"
     operation: str = "linear"
     schemes: tuple[str, ...] = ("int8-row:int8-token", "fp8-row:fp8-token", "int8-row")
