@@ -167,8 +167,13 @@ PRODUCT_FAULTS: list[tuple[str, Any, str, str]] = [
     ("bfloat16 accumulator", product(sums=narrow(8)), W8A8, "product_of_codes_is_exact"),
     ("float16 sums", product(sums=lambda x, w: exact_sums(x, w).half().float()), W8A8, "product_of_codes_is_exact"),
     ("int16 overflow", product(sums=wrapped(16)), W8A8, "product_of_codes_is_exact"),
-    ("int24 overflow", product(sums=wrapped(24)), W8A8, "longest_integer_sum"),
-    ("int32 overflow of unsigned codes", product(sums=wrapped(32, offset=128)), W8A8, "longest_integer_sum"),
+    ("int24 overflow", product(sums=wrapped(24), claimed_bits=31), W8A8, "longest_integer_sum"),
+    (
+        "int32 overflow of unsigned codes",
+        product(sums=wrapped(32, offset=128), claimed_bits=31),
+        W8A8,
+        "longest_integer_sum",
+    ),
     ("weight scale of the wrong row", product(w_scale=lambda s: s.roll(1, 0)), W8A8, "product_within_bound"),
     ("scale of the wrong token", product(x_scale=lambda s: s.roll(1, 0)), W8A8, "product_within_bound"),
     ("one scale for all tokens", product(x_scale=lambda s: s.amax().expand_as(s)), W8A8, "rows_are_independent"),
@@ -207,7 +212,7 @@ def test_a_fault_is_caught_by_the_check_named_for_it(contestant: Any, scheme: st
         run(contestant, scheme, check)
 
 
-FAULTLESS = [PlainQuantizer(), AsymmetricQuantizer(), PlainProduct()]
+FAULTLESS = [PlainQuantizer(), AsymmetricQuantizer(), PlainProduct(claimed_bits=31)]
 
 
 @pytest.mark.parametrize(

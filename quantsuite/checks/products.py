@@ -141,7 +141,7 @@ def codes(operand: Operand | None, rows: int, k: int, unit: int, slot: int, gene
     largest = 8 if operand is None else min(8, int(grid(operand).max()))
     exact = [0.0, 1.0] if operand is None else [v for v in grid(operand).tolist() if v == int(v) and abs(v) <= largest]
     if isinstance(operand.format if operand else None, IntegerFormat):
-        exact = grid(operand).tolist()
+        exact = [v for v in grid(operand).tolist() if abs(v) <= operand.format.max]
     values = torch.tensor(exact or [0.0], dtype=torch.float64)
     matrix = values[torch.randint(len(values), (rows, k), generator=generator)]
     chunks = matrix.view(rows, k // unit, unit)
@@ -191,9 +191,13 @@ def check_longest_integer_sum(
 ) -> float:
     """The longest sum of largest codes that fits int32 is exact (:func:`~quantsuite.bounds.exact_int32_terms`)."""
     setting = Setting(contestant, scheme, device, dtype, seed)
+    if claims(contestant).accumulator_bits < 31:
+        raise NotApplicable("sums in int32 are not claimed")
     pair = scheme.activation, scheme.weight
-    if not all(o is not None and isinstance(o.format, IntegerFormat) and o.symmetric for o in pair):
-        raise NotApplicable(f"{scheme} has operands that are not symmetric integers")
+    if not all(
+        o is not None and isinstance(o.format, IntegerFormat) and o.symmetric and not o.full_range for o in pair
+    ):
+        raise NotApplicable(f"{scheme} has operands that are not symmetric integers in the restricted range")
     unit = setting.units()[1]
     x_max, w_max = (grid(operand).max() for operand in pair if operand is not None)
     k = min(exact_int32_terms(int(x_max), int(w_max)), 2**18) // math.lcm(unit, 64) * math.lcm(unit, 64)
@@ -202,6 +206,10 @@ def check_longest_integer_sum(
     got = setting.product(torch.full((m, k), x_max, **options), torch.full((n, k), w_max, **options))
     expected = torch.full((m, n), float(int(x_max) * int(w_max) * k), dtype=torch.float64)
     return same(f"{k} products of {x_max:g} and {w_max:g}", got, expected.float().to(got.dtype))
+
+
+def _scaled_as_a_whole(operand: Operand | None) -> bool:
+    return operand is not None and (isinstance(operand.granularity, PerTensor) or operand.scale == "e4m3")
 
 
 def check_rows_are_independent(
@@ -214,7 +222,7 @@ def check_rows_are_independent(
     x, weight = setting.pair(m, n, k)
     before = setting.product(x, weight)
     tried = False
-    if scheme.weight is None or not isinstance(scheme.weight.granularity, PerTensor):
+    if not _scaled_as_a_whole(scheme.weight):
         changed = weight.clone()
         changed[0, 3] = 1000
         same(
@@ -223,7 +231,7 @@ def check_rows_are_independent(
             before[:, weight_rows:],
         )
         tried = True
-    if scheme.activation is None or not isinstance(scheme.activation.granularity, PerTensor):
+    if not _scaled_as_a_whole(scheme.activation):
         changed = x.clone()
         changed[0, 3] = 1000
         same("outputs of other tokens after x[0, 3] = 1000", setting.product(changed, weight)[1:], before[1:])
