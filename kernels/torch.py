@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from quantsuite.contestant import Claims, probe
+from quantsuite.contestant import Claims, probe_product
 from quantsuite.granularity import PerTensor, share_scales
 from quantsuite.quantize import QuantizedTensor, quantize
 from quantsuite.scheme import Operand, Scheme
@@ -42,10 +42,6 @@ class _Product:
 
     operation = "linear"
     dtypes: ClassVar[tuple[str, ...]] = ("float32", "bfloat16")
-    shape: ClassVar[tuple[int, int, int]] = (32, 32, 64)
-
-    def __init__(self) -> None:
-        self._answers: dict[tuple[object, ...], str | None] = {}
 
     def pack(self, weight: Tensor, scheme: Scheme) -> _Packed:
         assert scheme.weight is not None
@@ -55,21 +51,10 @@ class _Product:
         raise NotImplementedError
 
     def unsupported(self, scheme: Scheme, device: str) -> str | None:
-        return self.unsupported_shape(scheme, device, *self.shape)
+        return probe_product(self, scheme, device, 32, 32, 64)
 
     def unsupported_shape(self, scheme: Scheme, device: str, m: int, n: int, k: int) -> str | None:
-        """One product of ones is tried, in each dtype; the answer is kept."""
-        key = (str(scheme), device, m, n, k)
-        if key not in self._answers:
-            self._answers[key] = next(filter(None, (self._try(scheme, device, m, n, k, d) for d in self.dtypes)), None)
-        return self._answers[key]
-
-    def _try(self, scheme: Scheme, device: str, m: int, n: int, k: int, dtype: str) -> str | None:
-        def run() -> Tensor:
-            ones = {"device": device, "dtype": getattr(torch, dtype)}
-            return self.linear(torch.ones(m, k, **ones), self.pack(torch.ones(n, k, **ones), scheme))
-
-        return probe(run)
+        return probe_product(self, scheme, device, m, n, k)
 
 
 class Int8Matmul(_Product):

@@ -76,9 +76,6 @@ class AsymmetricQuantizer:
         return ((codes - self.minus(zero)) * scale).reshape(x.shape)
 
 
-FLOAT32 = Claims(accumulator_bits=24)
-
-
 def exact_sums(x: Tensor, weight: Tensor) -> Tensor:
     return (x.double() @ weight.double().T).float()
 
@@ -94,10 +91,14 @@ class PlainProduct:
     after: Callable[[Tensor], Tensor] = lambda y: y
     quantizes_x: bool = False
     refuses: bool = True
-    claims: Claims = FLOAT32
+    claimed_bits: int = 24
     name: str = "plain-product"
     operation: str = "linear"
     schemes: tuple[str, ...] = ("int8-row:int8-token", "fp8-row:fp8-token", "int8-row")
+
+    @property
+    def claims(self) -> Claims:
+        return Claims(accumulator_bits=self.claimed_bits)
 
     def _codes(self, matrix: Tensor, operand: Operand) -> tuple[Tensor, Tensor]:
         if self.refuses and not torch.isfinite(matrix).all():

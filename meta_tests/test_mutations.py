@@ -11,7 +11,7 @@ from torch import Tensor
 from meta_tests.mutants import AsymmetricQuantizer, PlainProduct, PlainQuantizer, amax_scale, exact_sums
 from quantsuite.checks import CHECKS, CheckFailure, NotApplicable, property_name
 from quantsuite.checks.emulation import accumulate
-from quantsuite.contestant import Claims, parse_subject
+from quantsuite.contestant import parse_subject
 from quantsuite.quantize import largest_code
 
 
@@ -160,7 +160,6 @@ def product(**steps: Any) -> PlainProduct:
 
 
 W8A8, FP8 = "int8-row:int8-token", "fp8-row:fp8-token"
-INT32 = Claims(accumulator_bits=31)
 PRODUCT_FAULTS: list[tuple[str, Any, str, str]] = [
     ("14-bit accumulator claimed as float32", product(sums=narrow(14)), FP8, "accumulator_as_claimed"),
     ("14 bits, truncated", product(sums=narrow(14, truncate=True)), FP8, "accumulator_as_claimed"),
@@ -168,10 +167,10 @@ PRODUCT_FAULTS: list[tuple[str, Any, str, str]] = [
     ("bfloat16 accumulator", product(sums=narrow(8)), W8A8, "product_of_codes_is_exact"),
     ("float16 sums", product(sums=lambda x, w: exact_sums(x, w).half().float()), W8A8, "product_of_codes_is_exact"),
     ("int16 overflow", product(sums=wrapped(16)), W8A8, "product_of_codes_is_exact"),
-    ("int24 overflow", product(sums=wrapped(24), claims=INT32), W8A8, "longest_integer_sum"),
+    ("int24 overflow", product(sums=wrapped(24), claimed_bits=31), W8A8, "longest_integer_sum"),
     (
         "int32 overflow of unsigned codes",
-        product(sums=wrapped(32, offset=128), claims=INT32),
+        product(sums=wrapped(32, offset=128), claimed_bits=31),
         W8A8,
         "longest_integer_sum",
     ),
@@ -213,7 +212,7 @@ def test_a_fault_is_caught_by_the_check_named_for_it(contestant: Any, scheme: st
         run(contestant, scheme, check)
 
 
-FAULTLESS = [PlainQuantizer(), AsymmetricQuantizer(), PlainProduct()]
+FAULTLESS = [PlainQuantizer(), AsymmetricQuantizer(), PlainProduct(claimed_bits=31)]
 
 
 @pytest.mark.parametrize(

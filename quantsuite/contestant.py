@@ -10,6 +10,7 @@ import importlib.util
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
@@ -122,6 +123,17 @@ def probe(run: Callable[[], object]) -> str | None:
     except (RuntimeError, NotImplementedError, TypeError, ValueError, AssertionError, ImportError) as error:
         return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
     return None
+
+
+@cache
+def probe_product(contestant: Product, scheme: Scheme, device: str, m: int, n: int, k: int) -> str | None:
+    """Why a product of ones ``[m, k]`` and ``[n, k]`` fails, in any of the contestant's dtypes; asked once."""
+
+    def run(dtype: torch.dtype) -> Tensor:
+        x, weight = (torch.ones(rows, k, device=device, dtype=dtype) for rows in (m, n))
+        return contestant.linear(x, contestant.pack(weight, scheme))
+
+    return next((reason for dtype in dtypes(contestant) if (reason := probe(lambda d=dtype: run(d)))), None)
 
 
 def require(library: str, extra: str) -> ModuleType:

@@ -73,7 +73,7 @@ def _kept(setting: Setting, q: int) -> tuple[float, list[int]]:
     x_drop = min(q, x_high - x_low)
     w_drop = min(q - x_drop, w_high - w_low)
 
-    k = 2 * (SMALL_PRODUCTS + 2 * copies)
+    k = 128 * math.ceil((SMALL_PRODUCTS + 2 * copies) / 64)
     m, n, k = next(setting.fitting((1, 1, k), (32, 32, k)))
     unit = unit if unit > 1 else k
     free = [i for i in range(k) if i % unit > 1]
@@ -89,6 +89,8 @@ def _kept(setting: Setting, q: int) -> tuple[float, list[int]]:
     weight[first + last], weight[small] = 2.0**w_high, 2.0 ** (w_high - w_drop)
     operands = [row.to(setting.dtype).to(setting.device).repeat(rows, 1) for row, rows in ((x, m), (weight, n))]
     result: Tensor = setting.product(*operands)
+    if not torch.isfinite(result).all():
+        raise CheckFailure(f"small products beside one 2^{q} times as large sum to {result[0, 0].item()}")
     return result[0, 0].double().item() / 2.0 ** (x_high - x_drop + w_high - w_drop), small
 
 

@@ -213,6 +213,10 @@ def check_longest_integer_sum(
     return same(f"{k} products of {x_max} and {w_max}", setting.product(x, weight), expected.float().to(dtype))
 
 
+def _scaled_as_a_whole(operand: Operand | None) -> bool:
+    return operand is not None and (isinstance(operand.granularity, PerTensor) or operand.scale == "e4m3")
+
+
 def check_rows_are_independent(
     contestant: Product, scheme: Scheme, *, device: str, dtype: torch.dtype, seed: int
 ) -> float:
@@ -223,7 +227,7 @@ def check_rows_are_independent(
     x, weight = setting.pair(m, n, k)
     before = setting.product(x, weight)
     tried = False
-    if scheme.weight is None or not isinstance(scheme.weight.granularity, PerTensor):
+    if not _scaled_as_a_whole(scheme.weight):
         changed = weight.clone()
         changed[0, 3] = 1000
         same(
@@ -232,7 +236,7 @@ def check_rows_are_independent(
             before[:, weight_rows:],
         )
         tried = True
-    if scheme.activation is None or not isinstance(scheme.activation.granularity, PerTensor):
+    if not _scaled_as_a_whole(scheme.activation):
         changed = x.clone()
         changed[0, 3] = 1000
         same("outputs of other tokens after x[0, 3] = 1000", setting.product(changed, weight)[1:], before[1:])
