@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from quantsuite.gate import GateResult
     from quantsuite.session import Cell, Session
 
+pytest_plugins = ["quantsuite.conformance.plugin"]
+
 RECORD = "quantsuite_record"
 NUMERICS = {"quantsuite_property": PropertyResult, "quantsuite_error": ErrorPoint}
 EXECUTION_NAMES = ("simulated", "real")

@@ -1,0 +1,120 @@
+"""A plain quantizer and a plain product, made of steps that a test can exchange for wrong ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from quantsuite.contestant import Claims
+from quantsuite.granularity import share_scales
+from quantsuite.quantize import SMALLEST_SCALE, largest_code
+from quantsuite.scheme import Operand, Scheme
+
+Shared = tuple[int, ...]
+
+
+def amax_scale(view: Tensor, shared: Shared, operand: Operand) -> Tensor:
+    return (view.abs().amax(shared, keepdim=True) / largest_code(operand)).clamp(min=SMALLEST_SCALE)
+
+
+def nearest(values: Tensor, operand: Operand) -> Tensor:
+    return operand.format.round(values)
+
+
+def in_range(codes: Tensor, operand: Operand) -> Tensor:
+    low = operand.format.min if operand.full_range else -operand.format.max
+    return codes.clamp(low, operand.format.max)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlainQuantizer:
+    """``clip(round(x / scale)) * scale``, symmetric; every step can be replaced."""
+
+    before: Callable[[Tensor], Tensor] = lambda x: x
+    scale: Callable[[Tensor, Shared, Operand], Tensor] = amax_scale
+    round: Callable[[Tensor, Operand], Tensor] = nearest
+    clip: Callable[[Tensor, Operand], Tensor] = in_range
+    scale_used: Callable[[Tensor], Tensor] = lambda scale: scale
+    after: Callable[[Tensor], Tensor] = lambda values: values
+    refuses: bool = True
+    name: str = "plain"
+    operation: str = "quantize"
+    schemes: tuple[str, ...] = ("int8-row", "int8-row-full", "int4-g32", "fp8-row", "fp4-g32")
+
+    def quantize(self, x: Tensor, operand: Operand) -> Tensor:
+        if self.refuses and not torch.isfinite(x).all():
+            raise ValueError("NaN or infinite")
+        view, shared = share_scales(self.before(x).float(), operand.granularity)
+        scale = self.scale(view, shared, operand)
+        codes = self.clip(self.round(view / scale, operand), operand)
+        return self.after((codes * self.scale_used(scale)).reshape(x.shape))
+
+
+@dataclass(frozen=True, kw_only=True)
+class AsymmetricQuantizer:
+    """``(clip(round(x / scale) + zero) - zero) * scale``."""
+
+    zero: Callable[[Tensor], Tensor] = torch.round
+    minus: Callable[[Tensor], Tensor] = lambda zero: zero
+    name: str = "plain-asymmetric"
+    operation: str = "quantize"
+    schemes: tuple[str, ...] = ("int8-row-asym",)
+
+    def quantize(self, x: Tensor, operand: Operand) -> Tensor:
+        if not torch.isfinite(x).all():
+            raise ValueError("NaN or infinite")
+        view, shared = share_scales(x.float(), operand.granularity)
+        steps = 2**operand.format.bits - 1
+        high, low = view.amax(shared, keepdim=True).clamp(min=0), view.amin(shared, keepdim=True).clamp(max=0)
+        scale = (high / steps - low / steps).clamp(min=SMALLEST_SCALE)
+        zero = self.zero(-low / scale)
+        codes = ((view / scale).round() + zero).clamp(0, steps)
+        return ((codes - self.minus(zero)) * scale).reshape(x.shape)
+
+
+FLOAT32 = Claims(accumulator_bits=24)
+
+
+def exact_sums(x: Tensor, weight: Tensor) -> Tensor:
+    return (x.double() @ weight.double().T).float()
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlainProduct:
+    """Codes multiplied and summed, then scaled by rows and tokens; every step can be replaced."""
+
+    sums: Callable[[Tensor, Tensor], Tensor] = exact_sums
+    x_scale: Callable[[Tensor], Tensor] = lambda scale: scale
+    w_scale: Callable[[Tensor], Tensor] = lambda scale: scale
+    before: Callable[[Tensor], Tensor] = lambda x: x
+    after: Callable[[Tensor], Tensor] = lambda y: y
+    quantizes_x: bool = False
+    refuses: bool = True
+    claims: Claims = FLOAT32
+    name: str = "plain-product"
+    operation: str = "linear"
+    schemes: tuple[str, ...] = ("int8-row:int8-token", "fp8-row:fp8-token", "int8-row")
+
+    def _codes(self, matrix: Tensor, operand: Operand) -> tuple[Tensor, Tensor]:
+        if self.refuses and not torch.isfinite(matrix).all():
+            raise ValueError("NaN or infinite")
+        scale = amax_scale(matrix.float(), (-1,), operand)
+        return in_range(nearest(matrix.float() / scale, operand), operand), scale
+
+    def pack(self, weight: Tensor, scheme: Scheme) -> Any:
+        assert scheme.weight is not None
+        codes, scale = self._codes(weight, scheme.weight)
+        return codes, self.w_scale(scale), scheme.activation or (scheme.weight if self.quantizes_x else None)
+
+    def linear(self, x: Tensor, packed: Any) -> Tensor:
+        w_codes, w_scale, operand = packed
+        flat = self.before(x.reshape(-1, x.shape[-1]))
+        if self.refuses and not torch.isfinite(flat).all():
+            raise ValueError("NaN or infinite")
+        codes, scale = (flat.float(), torch.ones(())) if operand is None else self._codes(flat, operand)
+        y = self.sums(codes, w_codes) * self.x_scale(scale) * w_scale.T
+        return self.after(y).reshape(*x.shape[:-1], -1).to(x.dtype)

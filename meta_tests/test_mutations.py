@@ -1,0 +1,235 @@
+"""Deliberate faults, each caught by a named check, and the faultless contestants that pass them all."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from meta_tests.mutants import AsymmetricQuantizer, PlainProduct, PlainQuantizer, amax_scale, exact_sums
+from quantsuite.checks import CHECKS, CheckFailure, NotApplicable, property_name
+from quantsuite.checks.emulation import accumulate
+from quantsuite.contestant import Claims, parse_subject
+from quantsuite.quantize import largest_code
+
+
+def run(contestant: Any, scheme: str, name: str) -> None:
+    check = next(check for check in CHECKS[contestant.operation] if property_name(check) == name)
+    check(contestant, parse_subject(contestant, scheme), device="cpu", dtype=torch.float32, seed=0)
+
+
+def half_away(values: Tensor, operand: Any) -> Tensor:
+    return values.sign() * (values.abs() + 0.5).floor()
+
+
+def stochastic(values: Tensor, operand: Any) -> Tensor:
+    return (values + torch.rand_like(values)).floor()
+
+
+def swap_pairs(values: Tensor) -> Tensor:
+    return values.unflatten(-1, (-1, 2)).flip(-1).flatten(-2)
+
+
+def signed_peak(view: Tensor, shared: Any, operand: Any) -> Tensor:
+    return (view.amax(shared, keepdim=True) / operand.format.max).clamp(min=2.0**-126)
+
+
+def one_scale(view: Tensor, shared: Any, operand: Any) -> Tensor:
+    return amax_scale(view, tuple(range(view.ndim)), operand)
+
+
+def rounded_to_power_of_two(scale: Tensor) -> Tensor:
+    return torch.exp2(scale.log2().round())
+
+
+def lose_subnormals(values: Tensor, operand: Any) -> Tensor:
+    rounded = operand.format.round(values)
+    return torch.where(rounded.abs() < 2.0**operand.format.smallest_exponent, 0.0, rounded)
+
+
+def round_mantissa_away(values: Tensor, operand: Any) -> Tensor:
+    ulp = operand.format.ulp(values)
+    return half_away(values / ulp, operand) * ulp
+
+
+def storage_order(x: Tensor) -> Tensor:
+    return x.as_strided(x.shape, (x.shape[1], 1)) if x.ndim == 2 else x
+
+
+def halve_in_place(x: Tensor) -> Tensor:
+    return x.mul_(0.5).mul(2)
+
+
+def drop_odd_column(values: Tensor) -> Tensor:
+    if values.shape[-1] % 2 and values.shape[-1] > 1:
+        values = torch.cat([values[..., :-1], torch.zeros_like(values[..., :1])], dim=-1)
+    return values
+
+
+SCALE_FAULTS = {
+    "scale in float16": lambda v, s, o: amax_scale(v, s, o).half().float().clamp(min=2.0**-24),
+    "scale in bfloat16": lambda v, s, o: amax_scale(v, s, o).bfloat16().float(),
+    "scale no smaller than 1e-5": lambda v, s, o: amax_scale(v, s, o).clamp(min=1e-5),
+    "scale of amax / 128": lambda v, s, o: v.abs().amax(s, keepdim=True).clamp(min=1e-38) / (largest_code(o) + 1),
+    "scale of zero rows not guarded": lambda v, s, o: v.abs().amax(s, keepdim=True) / largest_code(o),
+}
+
+
+def plain(**steps: Any) -> PlainQuantizer:
+    return PlainQuantizer(**steps)
+
+
+QUANTIZER_FAULTS: list[tuple[str, Any, str, str]] = [
+    ("truncation", plain(round=lambda v, o: v.trunc()), "int8-row", "elements_within_bound"),
+    ("half away from zero", plain(round=half_away), "int8-row", "ties_go_to_even"),
+    ("half up", plain(round=lambda v, o: (v + 0.5).floor()), "int8-row", "ties_go_to_even"),
+    ("FP8 ties away from zero", plain(round=round_mantissa_away), "fp8-row", "ties_go_to_even"),
+    ("FP8 subnormals flushed", plain(round=lose_subnormals), "fp8-row", "codes_are_kept"),
+    ("FP4 subnormals flushed", plain(round=lose_subnormals), "fp4-g32", "codes_are_kept"),
+    ("stochastic rounding", plain(round=stochastic), "int8-row", "repeatable"),
+    ("swapped nibbles", plain(after=swap_pairs), "int4-g32", "elements_within_bound"),
+    ("scale of the wrong row", plain(scale_used=lambda s: s.roll(1, 0)), "int8-row", "elements_within_bound"),
+    ("off by one group", plain(scale_used=lambda s: s.roll(1, -2)), "int4-g32", "elements_within_bound"),
+    ("one scale for all rows", plain(scale=one_scale), "int8-row", "blocks_are_independent"),
+    ("one scale for all groups", plain(scale=one_scale), "int4-g32", "blocks_are_independent"),
+    ("amax without the sign", plain(scale=signed_peak), "int8-row", "elements_within_bound"),
+    ("scale a power of two", plain(scale_used=rounded_to_power_of_two), "int8-row", "elements_within_bound"),
+    ("float16 scale underflows", plain(scale=SCALE_FAULTS["scale in float16"]), "int8-row", "elements_within_bound"),
+    ("bfloat16 scale", plain(scale=SCALE_FAULTS["scale in bfloat16"]), "int8-row", "elements_within_bound"),
+    ("scale has a floor", plain(scale=SCALE_FAULTS["scale no smaller than 1e-5"]), "int8-row", "subnormal_values"),
+    ("amax / 128", plain(scale=SCALE_FAULTS["scale of amax / 128"]), "int8-row", "all_codes_are_used"),
+    ("zero rows divide", plain(scale=SCALE_FAULTS["scale of zero rows not guarded"]), "int8-row", "zeros_stay_zero"),
+    ("clips at -127", plain(clip=lambda c, o: c.clamp(-127, 127)), "int8-row-full", "all_codes_are_used"),
+    (
+        "wraps at 128",
+        plain(round=lambda v, o: v.round(), clip=lambda c, o: (c + 128) % 256 - 128),
+        "int8-row-full",
+        "elements_within_bound",
+    ),
+    ("clips at 126", plain(clip=lambda c, o: c.clamp(-126, 126)), "int8-row", "codes_are_kept"),
+    ("hides NaN", plain(before=torch.nan_to_num, refuses=False), "int8-row", "nan_is_not_hidden"),
+    ("writes to its input", plain(before=halve_in_place), "int8-row", "repeatable"),
+    ("reads in storage order", plain(before=storage_order), "int8-row", "layouts"),
+    ("loses the last odd column", plain(after=drop_odd_column), "int8-row", "shapes"),
+    ("overflows in float16", plain(before=lambda x: x.half()), "int8-row", "one_outlier"),
+    ("offset by one code", plain(after=lambda v: v + 1e-3), "int8-row", "powers_of_two_factor_out"),
+    (
+        "negative codes one too low",
+        plain(round=lambda v, o: v.round() - (v < -1).float()),
+        "int8-row",
+        "signs_are_symmetric",
+    ),
+    (
+        "zero point off by one",
+        AsymmetricQuantizer(zero=lambda z: z.round() + 1),
+        "int8-row-asym",
+        "elements_within_bound",
+    ),
+    ("zero point outside of zero", AsymmetricQuantizer(minus=lambda z: z + 0.25), "int8-row-asym", "zeros_stay_zero"),
+]
+
+
+def narrow(bits: int, **options: Any) -> Any:
+    return lambda x, w: accumulate(x, w, bits=bits, **options)
+
+
+def wrapped(bits: int, offset: int = 0) -> Any:
+    """Sums in an integer accumulator of ``bits``, of codes that an offset has made unsigned."""
+
+    def sums(x: Tensor, w: Tensor) -> Tensor:
+        whole = (x.to(torch.int64) + offset) @ (w.to(torch.int64) + offset).T
+        wrapped = (whole + 2 ** (bits - 1)) % 2**bits - 2 ** (bits - 1)
+        corrections = offset * (x.sum(-1, keepdim=True) + w.sum(-1)) + offset**2 * x.shape[-1]
+        return (wrapped - corrections.to(torch.int64)).float()
+
+    return sums
+
+
+def drop_tail(size: int) -> Any:
+    return lambda x, w: exact_sums(x[:, : max(1, x.shape[1] // size * size)], w[:, : max(1, w.shape[1] // size * size)])
+
+
+def zero_last_of_odd(y: Tensor) -> Tensor:
+    return torch.cat([y[:-1], torch.zeros_like(y[-1:])]) if len(y) % 2 and len(y) > 1 else y
+
+
+def product(**steps: Any) -> PlainProduct:
+    return PlainProduct(**steps)
+
+
+W8A8, FP8 = "int8-row:int8-token", "fp8-row:fp8-token"
+INT32 = Claims(accumulator_bits=31)
+PRODUCT_FAULTS: list[tuple[str, Any, str, str]] = [
+    ("14-bit accumulator claimed as float32", product(sums=narrow(14)), FP8, "accumulator_as_claimed"),
+    ("14 bits, truncated", product(sums=narrow(14, truncate=True)), FP8, "accumulator_as_claimed"),
+    ("14 bits, promoted", product(sums=narrow(14, promotion=128)), FP8, "accumulator_as_claimed"),
+    ("bfloat16 accumulator", product(sums=narrow(8)), W8A8, "product_of_codes_is_exact"),
+    ("float16 sums", product(sums=lambda x, w: exact_sums(x, w).half().float()), W8A8, "product_of_codes_is_exact"),
+    ("int16 overflow", product(sums=wrapped(16)), W8A8, "product_of_codes_is_exact"),
+    ("int24 overflow", product(sums=wrapped(24), claims=INT32), W8A8, "longest_integer_sum"),
+    (
+        "int32 overflow of unsigned codes",
+        product(sums=wrapped(32, offset=128), claims=INT32),
+        W8A8,
+        "longest_integer_sum",
+    ),
+    ("weight scale of the wrong row", product(w_scale=lambda s: s.roll(1, 0)), W8A8, "product_within_bound"),
+    ("scale of the wrong token", product(x_scale=lambda s: s.roll(1, 0)), W8A8, "product_within_bound"),
+    ("one scale for all tokens", product(x_scale=lambda s: s.amax().expand_as(s)), W8A8, "rows_are_independent"),
+    ("tail of K dropped", product(sums=drop_tail(8)), W8A8, "product_shapes"),
+    ("last odd token dropped", product(after=zero_last_of_odd), W8A8, "product_shapes"),
+    ("float16 result", product(after=lambda y: y.half().float()), W8A8, "product_of_all_magnitudes"),
+    (
+        "float16 activations",
+        product(before=lambda x: x.half().float().clamp(-65504, 65504)),
+        "int8-row",
+        "product_with_an_outlier",
+    ),
+    ("activations quantized in secret", product(quantizes_x=True), "int8-row", "product_within_bound"),
+    ("float16 weight scale", product(w_scale=lambda s: s.half().float()), W8A8, "product_of_all_magnitudes"),
+    ("a bias appears", product(after=lambda y: y + 1e-20), W8A8, "product_of_zeros"),
+    (
+        "hides NaN",
+        product(before=torch.nan_to_num, after=torch.nan_to_num, refuses=False),
+        W8A8,
+        "product_nan_is_not_hidden",
+    ),
+    ("writes to its input", product(before=halve_in_place), W8A8, "product_repeatable"),
+    ("reads in storage order", product(before=storage_order), W8A8, "product_layouts"),
+    ("not linear", product(after=lambda y: y + y.abs().clamp(max=1e-6)), W8A8, "product_powers_of_two_factor_out"),
+]
+
+FAULTS = QUANTIZER_FAULTS + PRODUCT_FAULTS
+
+
+@pytest.mark.parametrize(
+    ("contestant", "scheme", "check"),
+    [pytest.param(*fault, id=f"{fault[0].operation}: {name}") for name, *fault in FAULTS],
+)
+def test_a_fault_is_caught_by_the_check_named_for_it(contestant: Any, scheme: str, check: str) -> None:
+    with pytest.raises(CheckFailure):
+        run(contestant, scheme, check)
+
+
+FAULTLESS = [PlainQuantizer(), AsymmetricQuantizer(), PlainProduct()]
+
+
+@pytest.mark.parametrize(
+    ("contestant", "scheme"),
+    [(each, scheme) for each in FAULTLESS for scheme in each.schemes],
+    ids=lambda value: getattr(value, "name", value),
+)
+def test_the_faultless_contestant_passes_every_check(contestant: Any, scheme: str) -> None:
+    for check in CHECKS[contestant.operation]:
+        try:
+            run(contestant, scheme, property_name(check))
+        except NotApplicable:
+            continue
+
+
+def test_every_check_catches_a_fault() -> None:
+    caught = {(contestant.operation, check) for _, contestant, _, check in FAULTS}
+    checks = {(operation, property_name(check)) for operation, checks in CHECKS.items() for check in checks}
+    assert checks - caught == set()

@@ -1,0 +1,221 @@
+"""What a quantizer must hold: ``quantize(x, operand)`` returns the values that the codes stand for.
+
+Each check returns the largest error as a fraction of its bound, 0 where the result is exact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from quantsuite.bounds import bound_element
+from quantsuite.checks.draws import (
+    at_scale_one,
+    block_shape,
+    code_values,
+    grid,
+    matrices,
+    normal,
+    round_at_scale_one,
+)
+from quantsuite.checks.outcome import CheckFailure, NotApplicable, compare, same
+from quantsuite.contestant import Quantizer
+from quantsuite.granularity import share_scales
+from quantsuite.scheme import Operand
+
+
+def _within(contestant: Quantizer, operand: Operand, case: str, x: Tensor) -> float:
+    """Compare with the element bound, widened by one rounding to the dtype of what was returned."""
+    values = contestant.quantize(x, operand)
+    bound = bound_element(x.cpu(), operand)
+    info = torch.finfo(values.dtype)
+    if values.dtype != torch.float32:
+        bound = bound + info.eps / 2 * (x.cpu().double().abs() + bound) + info.smallest_normal * info.eps / 2
+    return compare(case, values, x.double(), bound)
+
+
+def check_elements_within_bound(
+    contestant: Quantizer, operand: Operand, *, device: str, dtype: torch.dtype, seed: int
+) -> float:
+    """No element is further from its value than the format's rounding allows, whatever the magnitudes."""
+    draws = matrices(operand, seed=seed, device=device, dtype=dtype)
+    return max(_within(contestant, operand, case, x) for case, x in draws)
+
+
+def check_codes_are_kept(
+    contestant: Quantizer, operand: Operand, *, device: str, dtype: torch.dtype, seed: int
+) -> float:
+    """Every value that has a code comes back as it is."""
+    x = at_scale_one(grid(operand), operand, device=device, dtype=dtype)
+    return same("all codes at scale 1", contestant.quantize(x, operand), round_at_scale_one(x, operand))
+
+
+def check_ties_go_to_even(
+    contestant: Quantizer, operand: Operand, *, device: str, dtype: torch.dtype, seed: int
+) -> float:
+    """Halfway between two codes the even one is taken."""
+    values = grid(operand)
+    x = at_scale_one((values[1:] + values[:-1]) / 2, operand, device=device, dtype=dtype)
+    return same("all midpoints at scale 1", contestant.quantize(x, operand), round_at_scale_one(x, operand))
+
+
+def check_all_codes_are_used(
+    contestant: Quantizer, operand: Operand, *, device: str, dtype: torch.dtype, seed: int
+) -> float:
+    """As many values come out as the operand's range has codes, no more and no fewer."""
+    expected = grid(operand)
+    values = torch.cat([expected, (expected[1:] + expected[:-1]) / 2, expected.min()[None] * 1.0])
+    got = (
+        contestant.quantize(at_scale_one(values, operand, device=device, dtype=dtype), operand).double().cpu().unique()
+    )
+    if len(got) != len(expected):
+        raise CheckFailure(f"all codes at scale 1: {len(got)} values came out, {operand} has {len(expected)}")
+    return same("all codes at scale 1", got, expected)
+
+
+def check_zeros_stay_zero(
+    contestant: Quantizer, operand: Operand, *, device: str, dtype: torch.dtype, seed: int
+) -> float:
+    """Zeros are represented exactly: in blocks of zeros, and among other values."""
+    rows, columns = block_shape(operand)
+    shape = (2 * rows, 4 * columns)
+    zeros = torch.zeros(shape, device=device, dtype=dtype)
+    same(f"zeros {list(shape)}", contestant.quantize(zeros, operand), zeros)
+    x = normal(*shape, seed=seed, device=device, dtype=dtype) + 2
+    place = torch.arange(x.numel(), device=device).reshape(shape) % 3 == 0
+    x = x.masked_fill(place, 0)
+    return same("zeros among normal values", contestant.quantize(x, operand)[place], x[place])
+
+
+def _other_blocks(operand: Operand, shape: tuple[int, int]) -> Tensor:
+    """Where a matrix's elements share no scale with element ``[0, 0]``.
+
+    Raises:
+        NotApplicable: if all of them do.
+    """
+    label = torch.zeros(shape)
+    label[0, 0] = 1
+    view, shared = share_scales(label, operand.granularity)
+    others = (view.amax(shared, keepdim=True).expand_as(view) == 0).reshape(shape)
+    if not others.any() or operand.scale == "e4m3":
+        raise NotApplicable(f"{operand} has a scale for all elements")
+    return others
+
+
+def check_blocks_are_independent(
+    contestant: Quantizer, operand: Operand, *, device: str, dtype: torch.dtype, seed: int
+) -> float:
+    """A large value changes nothing outside its own block; its block's neighbours share nothing with it."""
+    rows, columns = block_shape(operand)
+    x = normal(3 * rows, 4 * columns, seed=seed, device=device, dtype=dtype)
+    others = _other_blocks(operand, (3 * rows, 4 * columns)).to(device)
+    before = contestant.quantize(x, operand)
+    x = x.clone()
+    x[0, 0] = 1000
+    after = contestant.quantize(x, operand)
+    return same("other blocks after x[0, 0] = 1000", after[others], before[others])
+
+
+def check_powers_of_two_factor_out(
+    contestant: Quantizer, operand: Operand, *, device: str, dtype: torch.dtype, seed: int
+) -> float:
+    """Multiplying a tensor by a power of two multiplies its quantized values by the same."""
+    rows, columns = block_shape(operand)
+    x = normal(3 * rows, 4 * columns, seed=seed, device=device, dtype=dtype)
+    expected = contestant.quantize(x, operand)
+    for exponent in (1, -1, 7, -7):
+        factor = 2.0**exponent
+        same(f"x * 2^{exponent}", contestant.quantize(x * factor, operand), expected.double() * factor)
+    return 0.0
+
+
+def check_signs_are_symmetric(
+    contestant: Quantizer, operand: Operand, *, device: str, dtype: torch.dtype, seed: int
+) -> float:
+    """Where codes are symmetric the negated tensor is quantized to the negated values."""
+    values = code_values(operand)
+    if not torch.equal(values, -values.flip(0)):
+        raise NotApplicable(f"the codes of {operand} are not symmetric")
+    rows, columns = block_shape(operand)
+    x = normal(3 * rows, 4 * columns, seed=seed, device=device, dtype=dtype)
+    return same("-x", contestant.quantize(-x, operand), -contestant.quantize(x, operand).double())
+
+
+def check_subnormal_values(
+    contestant: Quantizer, operand: Operand, *, device: str, dtype: torch.dtype, seed: int
+) -> float:
+    """Blocks whose scale would underflow have finite values within the bound."""
+    rows, columns = block_shape(operand)
+    tightest = 0.0
+    for magnitude in (2.0**-120, 2.0**-130, 2.0**-140):
+        x = normal(rows, columns * max(1, 8 // columns), seed=seed, device=device, dtype=dtype, scale=magnitude)
+        tightest = max(tightest, _within(contestant, operand, f"magnitude {magnitude:g}", x))
+    return tightest
+
+
+def check_one_outlier(contestant: Quantizer, operand: Operand, *, device: str, dtype: torch.dtype, seed: int) -> float:
+    """One value of 1e30 leaves everything finite and within the bound."""
+    rows, columns = block_shape(operand)
+    x = normal(3 * rows, 4 * columns, seed=seed, device=device, dtype=dtype)
+    x[0, 1 % x.shape[1]] = 1e30
+    return _within(contestant, operand, "one outlier of 1e30", x)
+
+
+def check_nan_is_not_hidden(
+    contestant: Quantizer, operand: Operand, *, device: str, dtype: torch.dtype, seed: int
+) -> float:
+    """A NaN or an infinity is refused with a ``ValueError``, or what it became is not finite."""
+    rows, columns = block_shape(operand)
+    for bad in (torch.nan, torch.inf):
+        x = normal(3 * rows, 4 * columns, seed=seed, device=device, dtype=dtype)
+        x[0, 0] = bad
+        try:
+            got = contestant.quantize(x, operand)
+        except ValueError:
+            continue
+        if torch.isfinite(got[0, 0]):
+            raise CheckFailure(f"x[0, 0] = {bad} became {got[0, 0].item():.9g} without an error")
+    return 0.0
+
+
+def check_shapes(contestant: Quantizer, operand: Operand, *, device: str, dtype: torch.dtype, seed: int) -> float:
+    """Single rows, odd numbers of rows and columns, and batches keep their shape and the bound."""
+    rows, columns = block_shape(operand)
+    odd = 1 if columns > 1 else 37
+    shapes: list[tuple[int, ...]] = [
+        (rows, columns),
+        (rows, columns * odd),
+        (7 * rows, columns * odd),
+        (rows, 3 * columns),
+    ]
+    if rows == 1:
+        shapes += [(2, 3, columns * odd), (columns * odd,)] if str(operand.granularity) != "row" else []
+    tightest = 0.0
+    for shape in shapes:
+        x = normal(*shape, seed=seed, device=device, dtype=dtype)
+        tightest = max(tightest, _within(contestant, operand, f"shape {list(shape)}", x))
+    return tightest
+
+
+def check_layouts(contestant: Quantizer, operand: Operand, *, device: str, dtype: torch.dtype, seed: int) -> float:
+    """Transposed and strided tensors give what their contiguous copies give."""
+    rows, columns = block_shape(operand)
+    x = normal(3 * rows, 4 * columns, seed=seed, device=device, dtype=dtype)
+    layouts: dict[str, Callable[[Tensor], Tensor]] = {
+        "transposed": lambda x: x.t().contiguous().t(),
+        "strided": lambda x: x.repeat_interleave(2, dim=1)[:, ::2],
+    }
+    expected = contestant.quantize(x, operand)
+    return max(same(f"{name} input", contestant.quantize(lay(x), operand), expected) for name, lay in layouts.items())
+
+
+def check_repeatable(contestant: Quantizer, operand: Operand, *, device: str, dtype: torch.dtype, seed: int) -> float:
+    """The same tensor gives the same values twice, and is not changed."""
+    rows, columns = block_shape(operand)
+    x = normal(3 * rows, 4 * columns, seed=seed, device=device, dtype=dtype)
+    copy = x.clone()
+    first = contestant.quantize(x, operand).clone()
+    same("the input after quantization", x, copy)
+    return same("the same input again", contestant.quantize(x, operand), first)

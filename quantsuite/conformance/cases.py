@@ -1,0 +1,182 @@
+"""Contestant x scheme x dtype x check as test cases, and the failures that are known."""
+
+from __future__ import annotations
+
+import builtins
+import datetime
+import fnmatch
+import time
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from quantsuite import contestant as contestants
+from quantsuite.checks import CHECKS, Check, CheckFailure, Measured, NotApplicable, property_name
+from quantsuite.scheme import Operand, Scheme
+
+CHECK_VERSION = 1
+_KEYS = {"id", "reason", "link", "expires", "raises", "device"}
+
+
+@dataclass(kw_only=True)
+class CheckCase:
+    """One check of one contestant; calling it runs the check and keeps what it measured.
+
+    Args:
+        contestant: what is under test.
+        subject: the operand of a quantizer, the scheme of a product.
+        check: one of :data:`quantsuite.checks.CHECKS`.
+        device: where the inputs lie.
+        dtype: of the inputs.
+        seed: of the inputs.
+    """
+
+    contestant: Any
+    subject: Operand | Scheme
+    check: Check
+    device: str
+    dtype: torch.dtype
+    seed: int = 0
+    measured: Measured | None = field(default=None, init=False)
+    not_supported: str | None = field(default=None, init=False)
+    seconds: float = field(default=0.0, init=False)
+
+    @property
+    def dtype_name(self) -> str:
+        return str(self.dtype).removeprefix("torch.")
+
+    @property
+    def property(self) -> str:
+        return property_name(self.check)
+
+    def __str__(self) -> str:
+        return f"{self.contestant.name}/{self.subject}/{self.dtype_name}/{self.property}"
+
+    def __call__(self) -> Measured:
+        """Run the check.
+
+        Raises:
+            CheckFailure: if the contestant breaks the property.
+            pytest.skip.Exception: if the device or the scheme does not have it.
+        """
+        start = time.perf_counter()
+        try:
+            self.not_supported = contestants.unsupported(self.contestant, self.subject, self.device)
+            if self.not_supported is None:
+                found = self.check(self.contestant, self.subject, device=self.device, dtype=self.dtype, seed=self.seed)
+                self.measured = found if isinstance(found, Measured) else Measured(found)
+                return self.measured
+        except NotApplicable as reason:
+            self.not_supported = str(reason)
+        finally:
+            self.seconds = time.perf_counter() - start
+        pytest.skip(f"not supported: {self.not_supported}")
+
+
+def make_cases(
+    kernels: Iterable[Any], *, device: str = "cpu", schemes: Sequence[str] | None = None, seed: int = 0
+) -> list[CheckCase]:
+    """All checks of some contestants, on the schemes they implement or on those of ``schemes`` among them."""
+    return [
+        CheckCase(contestant=kernel, subject=subject, check=check, device=device, dtype=dtype, seed=seed)
+        for kernel in kernels
+        for name in kernel.schemes
+        if schemes is None or name in schemes
+        for subject in [contestants.parse_subject(kernel, name)]
+        for dtype in contestants.dtypes(kernel)
+        for check in CHECKS[kernel.operation]
+    ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class KnownFailure:
+    """A failure that is expected until a date.
+
+    Args:
+        id: of cases, with ``*`` for any characters: ``torchao-int8/*/bfloat16/ties_go_to_even``.
+        reason: what is wrong and whose fault it is.
+        link: where it is reported or explained.
+        expires: the day from which on it must be looked at again.
+        raises: the exception's name.
+        device: where it fails, ``cpu`` or ``cuda``; everywhere if empty.
+    """
+
+    id: str
+    reason: str
+    link: str = ""
+    expires: datetime.date = datetime.date.max
+    raises: str = "CheckFailure"
+    device: str = ""
+
+    def matches(self, case: CheckCase) -> bool:
+        return fnmatch.fnmatchcase(str(case), self.id) and case.device.startswith(self.device)
+
+    @property
+    def exception(self) -> type[BaseException]:
+        return CheckFailure if self.raises == "CheckFailure" else getattr(builtins, self.raises)
+
+    @property
+    def mark(self) -> pytest.MarkDecorator:
+        reason = f"{self.reason} {self.link}".strip()
+        return pytest.mark.xfail(strict=True, reason=reason, raises=self.exception)
+
+
+def read_known_failures(path: Path, today: datetime.date) -> list[KnownFailure]:
+    """The entries ``[[failure]]`` of a TOML file.
+
+    Raises:
+        ValueError: if an entry has unknown or missing keys, or has expired.
+    """
+    entries = tomllib.loads(path.read_text()).get("failure", [])
+    for entry in entries:
+        if (unknown := set(entry) - _KEYS) or (absent := {"id", "reason", "link", "expires"} - set(entry)):
+            wrong = f"unknown {sorted(unknown)}" if unknown else f"missing {sorted(absent)}"
+            raise ValueError(f"{path}: entry {entry.get('id')!r}: {wrong}; known keys: {', '.join(sorted(_KEYS))}")
+    known = [KnownFailure(**entry) for entry in entries]
+    if expired := [failure for failure in known if failure.expires <= today]:
+        raise ValueError(
+            f"{path}: {expired[0].id} expired on {expired[0].expires}; see whether it is fixed, then move the date"
+        )
+    return known
+
+
+def parameters(cases: Sequence[CheckCase], known: Sequence[KnownFailure], names: Iterable[str]) -> Iterator[Any]:
+    """The cases as pytest parameters, known failures marked ``xfail(strict=True)``.
+
+    Args:
+        cases: what runs.
+        known: matched against the ids of the cases; of several the first counts.
+        names: contestants whose known failures must all match a case.
+
+    Raises:
+        ValueError: if a known failure of one of ``names`` matches no case.
+    """
+    for name in names:
+        for failure in known:
+            if fnmatch.fnmatchcase(name, failure.id.split("/")[0]) and not any(
+                fnmatch.fnmatchcase(str(case), failure.id) for case in cases
+            ):
+                raise ValueError(f"known failure {failure.id!r} matches no case; remove it or correct its id")
+    for case in cases:
+        match = next((failure for failure in known if failure.matches(case)), None)
+        yield pytest.param(case, id=str(case), marks=[] if match is None else [match.mark])
+
+
+def expected_failures(expected: Mapping[str, str], cases: Sequence[CheckCase]) -> list[KnownFailure]:
+    """Known failures from a mapping of ids to reasons.
+
+    Raises:
+        ValueError: if an id matches no case.
+    """
+    known = [KnownFailure(id=name, reason=reason) for name, reason in expected.items()]
+    for failure in known:
+        if not any(failure.matches(case) for case in cases):
+            raise ValueError(
+                f"expected failure {failure.id!r} matches no case; ids look like {cases[0] if cases else 'nothing'}"
+            )
+    return known

@@ -1,0 +1,111 @@
+"""The pytest side of the checks: ``--kernel``, the parameter ``conformance_check``, a record of each case.
+
+Loaded in every pytest run of the environment, so torch is imported only once a test asks for a check.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import pytest
+
+from quantsuite.records import PropertyResult
+
+if TYPE_CHECKING:
+    from quantsuite.conformance.cases import CheckCase
+
+CASE = "conformance_check"
+PROPERTY = "quantsuite_property"
+FAILURE = "quantsuite.checks.outcome.CheckFailure: "
+KNOWN_FAILURES = Path("reports/known_failures.toml")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("quantsuite")
+    group.addoption(
+        "--kernel",
+        action="append",
+        default=[],
+        metavar="WHERE",
+        help="contestants under test: path.py, path.py:name, package.module or package.module:name; "
+        "may be repeated (default: every file of kernels/, and installed entry points)",
+    )
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if CASE not in metafunc.fixturenames:
+        return
+    from quantsuite.session import resolve_device
+
+    option = metafunc.config.getoption
+    try:
+        metafunc.parametrize(CASE, list(_parameters(metafunc.config, resolve_device(option("device")))))
+    except ValueError as error:
+        raise pytest.UsageError(str(error)) from error
+
+
+def _parameters(config: pytest.Config, device: str) -> Iterator[Any]:
+    from quantsuite.conformance import cases as made
+    from quantsuite.contestant import discover, load
+
+    locations, schemes = config.getoption("kernel"), config.getoption("scheme")
+    sources = [load(location) for location in locations] or discover(config.rootpath / "kernels")
+    if not sources:
+        raise ValueError(f"no contestants in {config.rootpath / 'kernels'}; give one with --kernel path.py[:name]")
+    kernels = [kernel for source in sources for kernel in source.contestants]
+    chosen = None if schemes == ["all"] else schemes
+    path = config.rootpath / KNOWN_FAILURES
+    known = made.read_known_failures(path, datetime.date.today()) if path.exists() else []
+    names = [kernel.name for kernel in kernels] if chosen is None else []
+    yield from made.parameters(made.make_cases(kernels, device=device, schemes=chosen), known, names)
+    for source in sources:
+        if source.missing is not None:
+            yield pytest.param(None, id=source.name, marks=pytest.mark.skip(reason=source.missing))
+
+
+def _case(item: pytest.Item) -> CheckCase | None:
+    callspec = getattr(item, "callspec", None)
+    values = [] if callspec is None else callspec.params.values()
+    return next((value for value in values if hasattr(value, "not_supported")), None)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
+    report = yield
+    if report.when == "call" and (case := _case(item)) is not None:
+        report.user_properties.append((PROPERTY, msgspec.json.encode(_result(case, report)).decode()))
+    return report
+
+
+def _result(case: CheckCase, report: pytest.TestReport) -> PropertyResult:
+    from quantsuite.conformance.cases import CHECK_VERSION
+    from quantsuite.session import describe_environment
+
+    reason = None
+    if case.measured is not None:
+        outcome = "exact" if case.measured.tightness == 0 else "within bound"
+    elif case.not_supported is not None:
+        outcome, reason = "not supported", case.not_supported
+    else:
+        crash = getattr(report.longrepr, "reprcrash", None)
+        failure = str(report.longrepr) if crash is None else crash.message.removeprefix(FAILURE)
+        outcome = "known failure" if hasattr(report, "wasxfail") else "fails"
+        reason = f"{report.wasxfail}: {failure}" if outcome == "known failure" else failure
+    return PropertyResult(
+        test=report.nodeid,
+        contestant=case.contestant.name,
+        operation=case.contestant.operation,
+        scheme=str(case.subject),
+        property=case.property,
+        outcome=outcome,
+        factor=None if case.measured is None else case.measured.tightness,
+        reason=reason,
+        details={} if case.measured is None else case.measured.details,
+        version=CHECK_VERSION,
+        seed=case.seed,
+        environment=describe_environment(case.device, case.dtype_name),
+    )

@@ -1,0 +1,7 @@
+"""Every check of the contestants of ``--kernel``, or of installed entry points."""
+
+from quantsuite.conformance.cases import CheckCase
+
+
+def test_conformance(conformance_check: CheckCase) -> None:
+    conformance_check()

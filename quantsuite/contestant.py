@@ -1,0 +1,217 @@
+"""Contestants: kernels and quantizers under test, what they must offer, and where they are loaded from.
+
+A contestant is any object, a module too, that has the attributes of :class:`Quantizer` or of :class:`Product`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import entry_points
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from quantsuite.scheme import Operand, Scheme
+
+ENTRY_POINT_GROUP = "quantsuite.kernels"
+_REQUIRED = {"quantize": ("quantize",), "linear": ("pack", "linear")}
+
+
+class ContestantError(ValueError):
+    """A contestant that cannot be loaded, or that lacks what its operation needs."""
+
+
+class MissingLibraryError(ImportError):
+    """A contestant's library is not installed; the message holds the line that installs it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claims:
+    """What a contestant promises beyond its schemes.
+
+    Args:
+        accumulator_bits: significand bits that its sums over K keep; 24 for float32, 31 for int32.
+    """
+
+    accumulator_bits: int = 24
+
+
+class Contestant(Protocol):
+    """What every contestant has.
+
+    Attributes:
+        name: shown in test ids, records and known failures.
+        operation: ``"quantize"`` or ``"linear"``.
+        schemes: names that it implements, of operands for ``quantize`` and of schemes for ``linear``.
+
+    Optional attributes: ``dtypes``, names of the input dtypes it is tested with (default ``("float32",)``);
+    ``claims``, a :class:`Claims`; ``unsupported(scheme, device) -> str | None``, why the device cannot run
+    it, found by trying (:func:`probe`); for a product ``unsupported_shape(scheme, device, m, n, k) -> str | None``.
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def operation(self) -> str: ...
+    @property
+    def schemes(self) -> Sequence[str]: ...
+
+
+class Quantizer(Contestant, Protocol):
+    """Rounds tensors."""
+
+    def quantize(self, x: Tensor, operand: Operand) -> Tensor:
+        """The values that the codes of ``x`` ``[..., K]`` stand for, in its shape."""
+        ...
+
+
+class Product(Contestant, Protocol):
+    """Multiplies with a quantized weight."""
+
+    def pack(self, weight: Tensor, scheme: Scheme) -> Any:
+        """Whatever :meth:`linear` needs of a weight ``[N, K]``."""
+        ...
+
+    def linear(self, x: Tensor, packed: Any) -> Tensor:
+        """``x W^T`` of ``x`` ``[..., K]``, as ``[..., N]``."""
+        ...
+
+
+def claims(contestant: Contestant) -> Claims:
+    """What a contestant claims, or the default."""
+    return getattr(contestant, "claims", Claims())
+
+
+def dtypes(contestant: Contestant) -> list[torch.dtype]:
+    """The input dtypes a contestant is tested with."""
+    return [getattr(torch, name) for name in getattr(contestant, "dtypes", ("float32",))]
+
+
+def parse_subject(contestant: Contestant, name: str) -> Operand | Scheme:
+    """An operand for a quantizer, a scheme for a product.
+
+    Raises:
+        ValueError: if the name is in neither grammar.
+    """
+    return Operand.parse(name) if contestant.operation == "quantize" else Scheme.parse(name)
+
+
+def unsupported(contestant: Contestant, subject: Operand | Scheme, device: str) -> str | None:
+    """Why a contestant cannot run a scheme on a device, in its own words, or ``None``."""
+    ask = getattr(contestant, "unsupported", None)
+    return None if ask is None else ask(subject, device)
+
+
+def unsupported_shape(contestant: Contestant, scheme: Scheme, device: str, m: int, n: int, k: int) -> str | None:
+    """Why a product cannot take ``x [m, k]`` and a weight ``[n, k]`` on a device, or ``None``."""
+    ask = getattr(contestant, "unsupported_shape", None)
+    return None if ask is None else ask(scheme, device, m, n, k)
+
+
+def probe(run: Callable[[], object]) -> str | None:
+    """Run a small case and return the first line of its error, or ``None`` if it ran."""
+    try:
+        run()
+    except (RuntimeError, NotImplementedError, TypeError, ValueError, AssertionError, ImportError) as error:
+        return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+    return None
+
+
+def require(library: str, extra: str) -> ModuleType:
+    """Import a contestant's library.
+
+    Raises:
+        MissingLibraryError: naming the extra that installs it.
+    """
+    try:
+        return importlib.import_module(library)
+    except ImportError as error:
+        raise MissingLibraryError(
+            f"{library} cannot be imported ({error}); pip install 'quantsuite[{extra}]'"
+        ) from error
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """Contestants from one file, module or entry point, or the reason why there are none."""
+
+    name: str
+    contestants: Sequence[Any] = field(default=())
+    missing: str | None = None
+
+
+def validate(contestant: Any, where: str) -> Any:
+    """The contestant, if it has what its operation needs.
+
+    Raises:
+        ContestantError: naming what is missing.
+    """
+    absent = [name for name in ("name", "operation", "schemes") if not hasattr(contestant, name)]
+    if not absent:
+        if contestant.operation not in _REQUIRED:
+            raise ContestantError(f"{where}: unknown operation {contestant.operation!r}; use quantize or linear")
+        absent = [name for name in _REQUIRED[contestant.operation] if not callable(getattr(contestant, name, None))]
+    if absent:
+        raise ContestantError(f"{where}: a contestant needs {', '.join(absent)}; see quantsuite.contestant")
+    return contestant
+
+
+def _import(location: str) -> ModuleType:
+    path = Path(location)
+    if path.suffix != ".py":
+        return importlib.import_module(location)
+    if not path.exists():
+        raise ContestantError(f"{location} does not exist; give a path to a Python file or a module's name")
+    name = f"quantsuite_contestant_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def _contestants_of(module: ModuleType, where: str) -> list[Any]:
+    if hasattr(module, "operation"):
+        return [validate(module, where)]
+    if not hasattr(module, "CONTESTANTS"):
+        raise ContestantError(f"{where}: set CONTESTANTS to a list, or name one object as {where}:name")
+    return [validate(contestant, where) for contestant in module.CONTESTANTS]
+
+
+def load(location: str) -> Source:
+    """Contestants from ``path.py``, ``path.py:name``, ``package.module`` or ``package.module:name``.
+
+    Without a name they are the module's list ``CONTESTANTS``, or the module itself if it has an ``operation``.
+
+    Raises:
+        ContestantError: if nothing is there, or what is there is no contestant.
+    """
+    place, _, attribute = location.partition(":")
+    try:
+        module = _import(place)
+    except MissingLibraryError as error:
+        return Source(name=Path(place).stem, missing=str(error))
+    except ModuleNotFoundError as error:
+        raise ContestantError(f"{location}: {error}; is its package installed?") from error
+    if not attribute:
+        return Source(name=Path(place).stem, contestants=_contestants_of(module, place))
+    if not hasattr(module, attribute):
+        raise ContestantError(
+            f"{place} has no {attribute!r}; it has {', '.join(k for k in vars(module) if k[0] != '_')}"
+        )
+    return Source(name=attribute, contestants=[validate(getattr(module, attribute), location)])
+
+
+def discover(folder: Path) -> list[Source]:
+    """Contestants of every Python file in a folder, then those of installed entry points."""
+    files: Iterable[Path] = sorted(folder.glob("*.py"))
+    found = [load(str(path)) for path in files]
+    return found + [load(entry.value) for entry in entry_points(group=ENTRY_POINT_GROUP)]
