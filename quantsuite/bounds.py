@@ -7,7 +7,7 @@ from torch import Tensor
 
 from quantsuite.formats import FP8_E4M3, FloatFormat, IntegerFormat, TableFormat
 from quantsuite.granularity import share_scales
-from quantsuite.quantize import CLIP_FRACTIONS, SMALLEST_SCALE, largest_code
+from quantsuite.quantize import CLIP_FRACTIONS, LARGEST_BF16, SMALLEST_SCALE, largest_code
 from quantsuite.reference import power_of_two_step
 from quantsuite.scheme import Operand
 
@@ -36,7 +36,8 @@ def _steps(view: Tensor, shared: tuple[int, ...], operand: Operand) -> tuple[Ten
         return low * factor, high * factor
     scale = (peak / largest_code(operand)).clamp(min=SMALLEST_SCALE)
     if operand.scale == "bf16":
-        low, high = ((scale * (1 + sign * slack)).to(torch.bfloat16).double() for sign in (-1, 1))
+        ends = ((scale * (1 + sign * slack)).clamp(max=LARGEST_BF16) for sign in (-1, 1))
+        low, high = (end.to(torch.bfloat16).double() for end in ends)
         return low, high
     return (scale * CLIP_FRACTIONS[-1]).clamp(min=SMALLEST_SCALE) if operand.clip else scale, scale
 
@@ -67,6 +68,7 @@ def bound_element(tensor: Tensor, operand: Operand) -> Tensor:
     ``amax / max``, half a step in the full range (``s = 2 amax / (2^b - 1)``), more where the step was rounded
     down to a power of two or to E4M3, or chosen smaller by clip search.  At most six float32 roundings add
     ``6 u |x|``, ``u = 2^-24``; values below the normal ones are off by half a subnormal, times the code.
+    Saturation at float32's largest value only moves a result towards ``x``.
 
     With a zero point: with ``s = (max - min) / (2**bits - 1)`` an element clips only at the end towards
     which the zero point was rounded, by no more than that rounding, half a step.  Float32 roundings of the
@@ -109,14 +111,18 @@ def _product_roundings(
 ) -> Tensor:
     """The error of computing ``x W^T`` from magnitudes (float64): operands, sum and result rounded.
 
-    The result is rounded at most three times to ``dtype``; what is too small for a normal number of ``dtype``
-    is rounded to a multiple of its smallest subnormal, and each product to one of float32's.
+    Rounding ``a`` to ``dtype`` errs by ``v a``, ``v`` its unit roundoff, or, below its smallest normal number, by
+    ``t``, half its smallest subnormal; rounding a product, besides, by half of float32's, ``h``.  Rounded operands
+    thus have products of magnitude at most ``|x| |w| (1 + v)^operands + (1 + v) t (|x| + |w|) + t^2 + h``, whose
+    sum grows by ``(1 + gamma)`` and by ``(1 + v)^3`` with the result's three roundings, which add ``3 t (1 + v)^2``.
     """
-    v = torch.finfo(dtype).eps / 2
-    relative = (1 + v) ** operand_roundings * (1 + accumulation_error(x.shape[-1], roundoff)) * (1 + v) ** 3 - 1
-    underflow = v * torch.finfo(dtype).smallest_normal
-    products = x.shape[-1] * HALF_SUBNORMAL
-    return relative * (x @ weight.T) + underflow * (x.sum(-1, keepdim=True) + weight.sum(-1) + 3) + products
+    terms, v = x.shape[-1], torch.finfo(dtype).eps / 2
+    t = v * torch.finfo(dtype).smallest_normal
+    growth = (1 + accumulation_error(terms, roundoff)) * (1 + v) ** 3
+    relative = (1 + v) ** operand_roundings * growth - 1
+    absolute = growth * (1 + v) * t * (x.sum(-1, keepdim=True) + weight.sum(-1))
+    constant = growth * terms * (t**2 + HALF_SUBNORMAL) + 3 * t * (1 + v) ** 2
+    return relative * (x @ weight.T) + absolute + constant
 
 
 def bound_execution(x: Tensor, weight: Tensor, dtype: torch.dtype, bias: Tensor | None = None) -> Tensor:

@@ -1,14 +1,19 @@
 """Expected quantization error of normally distributed values.
 
-``n`` independent standard normal values share the scale ``a / max``, ``a`` the largest magnitude among them.
-Between two neighbouring values of the format, ``g`` apart, the error is taken as uniform (Bennett, 1948): mean
-magnitude ``s g / 4``, mean square ``s^2 g^2 / 12``.  An integer format has one gap, so that these are ``s / 4``
-and ``s^2 / 12``; those of other formats are weighted with the normal distribution between their values, cut
-off at ``a``.  The largest value itself has no error.  What is left is averaged over the distribution of ``a``,
-``(2 Phi(a) - 1)^n``.
+``n`` independent standard normal values share the scale ``s = a / max``, ``a`` the largest magnitude among them.
+Given ``a``, the others are normal values cut off at ``a``, and the largest itself has no error.  What rounds to the
+value ``c`` of ``s`` times the format lies in the cell ``l .. r`` between the middles to its neighbours, where, with
+the normal density ``p`` and distribution ``P``,
 
-For a float with ``m`` mantissa bits and many binades a log-uniform mantissa gives nearly the same without the
-scale: ``2^-(m + 2) / (2 ln 2)`` and ``2^-m / sqrt(32 ln 2)``.
+- ``E|x - c| = 2 p(c) - p(l) - p(r) + c (2 P(c) - P(l) - P(r))`` and
+- ``E(x - c)^2 = (1 + c^2) (P(r) - P(l)) + l p(l) - r p(r) + 2 c (p(r) - p(l))``
+
+by integration, summed over all cells, divided by ``P(a) - P(-a)`` and averaged over the distribution of ``a``,
+``(2 P(a) - 1)^n``.  No other approximation is made.
+
+Errors uniform within a gap (Bennett, 1948) give nearly the same more simply where gaps are narrow: ``s / 4`` and
+``s^2 / 12`` for an integer format, and for a float with ``m`` mantissa bits and many binades, by its log-uniform
+mantissa, ``2^-(m + 2) / (2 ln 2)`` and ``2^-m / sqrt(32 ln 2)`` relative to the values whatever the scale.
 """
 
 from __future__ import annotations
@@ -40,29 +45,46 @@ def expected_largest(count: int) -> float:
     return _average_over_largest(count, lambda largest: largest)
 
 
-def _mean_gap(fmt: Format, count: int, power: int) -> float:
-    """The mean over elements and scales of ``(s g)^power``, the largest element's taken as zero."""
+Error = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
+
+
+def _magnitude_in_cells(center: np.ndarray, left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """``E[|x - c|; l < x < r]``."""
+    density, below = stats.norm.pdf, stats.norm.cdf
+    return (
+        2 * density(center) - density(left) - density(right) + center * (2 * below(center) - below(left) - below(right))
+    )
+
+
+def _square_in_cells(center: np.ndarray, left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """``E[(x - c)^2; l < x < r]``."""
+    at_left, at_right = stats.norm.pdf(left), stats.norm.pdf(right)
+    inside = stats.norm.cdf(right) - stats.norm.cdf(left)
+    return (1 + center**2) * inside + left * at_left - right * at_right + 2 * center * (at_right - at_left)
+
+
+def _mean_error(fmt: Format, count: int, error: Error) -> float:
+    """The mean of an error over elements and scales, the largest element's taken as zero."""
     values = representable(fmt).numpy()
     values = values[values >= -fmt.max] if isinstance(fmt, IntegerFormat) else values
-    gaps = np.diff(values)
+    edges = np.concatenate([values[:1], (values[1:] + values[:-1]) / 2, values[-1:]])
 
     def given(largest: np.ndarray) -> np.ndarray:
-        scale = largest / fmt.max
-        below = stats.norm.cdf(scale[:, None] * values)
-        inside = np.diff(below) / (below[:, -1:] - below[:, :1])
-        return inside @ gaps**power * scale**power
+        scale = largest[:, None] / fmt.max
+        cells = error(scale * values, scale * edges[:-1], scale * edges[1:])
+        return cells.sum(1) / (2 * stats.norm.cdf(largest) - 1)
 
     return (count - 1) / count * _average_over_largest(count, given)
 
 
 def relative_mean_error(fmt: Format, count: int) -> float:
     """``sum |dx| / sum |x|`` of elements of which ``count`` share a symmetric, restricted scale ``amax / max``."""
-    return _mean_gap(fmt, count, 1) / 4 / MEAN_MAGNITUDE
+    return _mean_error(fmt, count, _magnitude_in_cells) / MEAN_MAGNITUDE
 
 
 def relative_rms_error(fmt: Format, count: int) -> float:
     """``sqrt(sum dx^2 / sum x^2)`` of such elements."""
-    return math.sqrt(_mean_gap(fmt, count, 2) / 12)
+    return math.sqrt(_mean_error(fmt, count, _square_in_cells))
 
 
 def relative_product_error(x_error: float, weight_error: float) -> float:

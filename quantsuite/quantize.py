@@ -13,6 +13,7 @@ from quantsuite.granularity import pad_to_blocks, share_scales
 from quantsuite.scheme import Operand
 
 SMALLEST_SCALE = torch.finfo(torch.float32).tiny
+LARGEST_BF16 = torch.finfo(torch.bfloat16).max
 CLIP_FRACTIONS = tuple(1 - step / 40 for step in range(21))
 """Of the largest magnitude, tried by clip search: 1 down to one half."""
 
@@ -90,10 +91,11 @@ def _power_of_two_scale(peak: Tensor, fmt: Format) -> Tensor:
 def _e4m3_scale(peak: Tensor, fmt: Format) -> tuple[Tensor, Tensor]:
     """E4M3 scales and their float32 factor, which maps the largest of them to 448.
 
-    A block whose scale rounds to zero becomes zeros.
+    A block whose scale rounds to zero becomes zeros.  The divisor is a normal number, so that the quotient is
+    rounded relatively even where ``peak`` is subnormal.
     """
-    tensor_scale = (peak.amax() / fmt.max / FP8_E4M3.max).clamp(min=SMALLEST_SCALE)
-    return FP8_E4M3.round(peak / fmt.max / tensor_scale), tensor_scale
+    tensor_scale = (peak.amax() / (fmt.max * FP8_E4M3.max)).clamp(min=SMALLEST_SCALE)
+    return FP8_E4M3.round(peak / (tensor_scale * fmt.max)), tensor_scale
 
 
 def _searched_scale(view: Tensor, shared: tuple[int, ...], fmt: Format, scale: Tensor) -> Tensor:
@@ -118,7 +120,7 @@ def _symmetric(view: Tensor, shared: tuple[int, ...], operand: Operand) -> tuple
             return scale.to(FP8_E4M3.storage), tensor_scale
     scale = (peak / largest_code(operand)).clamp(min=SMALLEST_SCALE)
     if operand.scale == "bf16":
-        return scale.to(torch.bfloat16), None
+        return scale.clamp(max=LARGEST_BF16).to(torch.bfloat16), None
     return (_searched_scale(view, shared, fmt, scale) if operand.clip else scale), None
 
 
@@ -177,13 +179,17 @@ def quantize(tensor: Tensor, operand: Operand, *, pad: bool = False) -> Quantize
 
 
 def dequantize(quantized: QuantizedTensor, dtype: torch.dtype = torch.float32) -> Tensor:
-    """The values that the codes stand for, computed in float32 and rounded once to ``dtype``."""
+    """The values that the codes stand for, computed in float32 and rounded once to ``dtype``.
+
+    They saturate at the largest value of ``dtype``, which the code next to a value in range may exceed.
+    """
     view, _ = share_scales(quantized.codes, quantized.operand.granularity)
     values = view.float()
     if quantized.zero_point is not None:
         values = values - quantized.zero_point
     values = (values * quantized.step).reshape(quantized.codes.shape)
-    return values[tuple(slice(size) for size in quantized.shape)].to(dtype)
+    largest = min(torch.finfo(dtype).max, torch.finfo(torch.float32).max)
+    return values[tuple(slice(size) for size in quantized.shape)].clamp(-largest, largest).to(dtype)
 
 
 class _FakeQuantize(torch.autograd.Function):

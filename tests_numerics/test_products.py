@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
 
 from quantsuite import expected, reference
 from quantsuite.bounds import accumulation_error, bound_element, bound_matmul, exact_int32_terms
@@ -107,14 +108,15 @@ def test_int32_sums_are_exact_up_to_that_many_terms_and_wrap_after(terms: int) -
     assert (codes.int() @ codes.int().T == codes.long() @ codes.long().T).item() is (terms == 133_144)
 
 
-SHAPES = pytest.mark.parametrize(("rows", "columns"), [(16, 512), (100, 1024), (512, 4096)])
-DRAWS = 8
+SHAPES = pytest.mark.parametrize(("rows", "columns", "draws"), [(16, 512, 64), (100, 1024, 32), (512, 4096, 8)])
+FALSE_ALARM = 1e-5
+"""Probability that chance alone fails one comparison of a mean; one in a thousand for all of them together."""
 
 
-def relative_errors(fmt: Format, name: str, rows: int, columns: int) -> torch.Tensor:
+def relative_errors(fmt: Format, name: str, rows: int, columns: int, draws: int) -> torch.Tensor:
     """``(mean, RMS)`` relative error of each of several seeded normal tensors."""
     operand, found = Operand.parse(f"{fmt.name}-{name}"), []
-    for seed in range(DRAWS):
+    for seed in range(draws):
         x = torch.randn(rows, columns, generator=torch.Generator().manual_seed(seed))
         error = (dequantize(quantize(x, operand)) - x).double()
         found.append([error.abs().sum() / x.double().abs().sum(), error.norm() / x.double().norm()])
@@ -124,14 +126,14 @@ def relative_errors(fmt: Format, name: str, rows: int, columns: int) -> torch.Te
 @SHAPES
 @pytest.mark.parametrize("fmt", [INT8, FP8_E4M3, FP6_E2M3, INT4, FP4_E2M1, NF4], ids=lambda fmt: fmt.name)
 @pytest.mark.parametrize("name", ["tensor", "row", "g128"])
-def test_the_closed_form_predicts_the_mean_error(fmt: Format, name: str, rows: int, columns: int) -> None:
-    """Within a percent and four standard errors of the draws; four-bit gaps are wide for uniform noise, by 1.5%."""
+def test_the_closed_form_predicts_the_mean_error(fmt: Format, name: str, rows: int, columns: int, draws: int) -> None:
+    """Within the spread of the draws' mean (Student's t): the closed form approximates nothing."""
     block = {"tensor": rows * columns, "row": columns, "g128": 128}[name]
     forms = (expected.relative_mean_error, expected.relative_rms_error)
     predicted = torch.tensor([form(fmt, block) for form in forms], dtype=torch.float64)
-    measured = relative_errors(fmt, name, rows, columns)
-    spread = 4 * measured.std(0) / math.sqrt(DRAWS)
-    assert ((measured.mean(0) - predicted).abs() <= (0.01 if fmt.bits > 4 else 0.015) * predicted + spread).all()
+    measured = relative_errors(fmt, name, rows, columns, draws)
+    spread = stats.t.isf(FALSE_ALARM / 2, draws - 1) * measured.std(0) / math.sqrt(draws)
+    assert ((measured.mean(0) - predicted).abs() <= spread).all()
 
 
 def test_the_error_of_a_product_is_that_of_its_operands_combined() -> None:
@@ -152,7 +154,8 @@ def test_the_expected_largest_magnitude_is_that_known_of_few_values(count: int, 
 def test_the_error_of_integers_is_that_of_uniform_noise() -> None:
     """A quarter of the step on average, but for the largest of the 512."""
     step = expected.expected_largest(512) / 127
-    assert expected.relative_mean_error(INT8, 512) * math.sqrt(2 / math.pi) == pytest.approx(511 / 512 * step / 4)
+    mean = expected.relative_mean_error(INT8, 512) * math.sqrt(2 / math.pi)
+    assert mean == pytest.approx(511 / 512 * step / 4, rel=1e-4)
 
 
 @pytest.mark.parametrize("count", [2**13, 2**20, 2**24])
@@ -163,7 +166,7 @@ def test_the_error_of_a_float_of_many_binades_is_nearly_that_of_a_log_uniform_ma
 
 def test_int4_errs_more_than_int8_by_the_ratio_of_their_steps() -> None:
     ratio = expected.relative_mean_error(INT4, 128) / expected.relative_mean_error(INT8, 128)
-    assert ratio == pytest.approx(127 / 7)
+    assert ratio == pytest.approx(127 / 7, rel=1e-3)
 
 
 def test_the_bound_of_an_element_is_the_bound_of_a_product_with_one() -> None:

@@ -236,6 +236,29 @@ def test_padding_changes_nothing_but_the_last_block(operand: Operand, rows: int,
     assert ((padded.double() - weight.double()).abs() <= bound_element(whole, operand)[:rows, :columns]).all()
 
 
+def test_a_scale_in_e4m3_is_rounded_once_where_its_block_is_subnormal() -> None:
+    """49,154 / 6 = 8,192.33 smallest subnormals lie above the tie 2^-10 of the factor 2^-126, 8,192 on it."""
+    block = torch.zeros(1, 16)
+    block[0, 0] = 49_154 * 2.0**-149
+    operand = Operand.parse("nvfp4")
+    quantized = quantize(block, operand)
+    assert quantized.scale.item() == 2.0**-9
+    assert ((dequantize(quantized).double() - block.double()).abs() <= bound_element(block, operand)).all()
+
+
+@each(*NAMES, *ASYMMETRIC, *SEARCHED, "int2-g64-sbf16", "fp4-g64-sbf16", "int3-g64-asym", "int2-g64-full")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+def test_values_up_to_the_largest_of_a_dtype_stay_finite_and_within_the_bound(
+    operand: Operand, dtype: torch.dtype
+) -> None:
+    """The bound and one rounding to the dtype."""
+    weight = draw(15, 1.0).clamp(-1, 1).to(dtype) * torch.finfo(dtype).max
+    result = dequantize(quantize(weight, operand), dtype).double()
+    assert result.isfinite().all()
+    bound = bound_element(weight, operand) + torch.finfo(dtype).eps / 2 * result.abs()
+    assert ((result - weight.double()).abs() <= bound).all()
+
+
 def test_an_empty_tensor_is_refused() -> None:
     with pytest.raises(ValueError, match=r"shape \[0, 512\] has no elements"):
         quantize(torch.empty(0, 512), Operand.parse("int8-row"))
