@@ -67,8 +67,16 @@ def _properties_topic(operation: str, results: Sequence[PropertyResult]) -> Topi
             "Exact: bit for bit as the oracle decides. Within: the largest error over its proven bound, of all "
             "schemes that the contestant claims. Fails: with how many schemes of those that were run."
         ),
-        tables=(Table(heads=("Contestant", "Schemes", *names), rows=tuple(rows), labels=1, kinds=tuple(kinds)),),
+        tables=(
+            Table(
+                heads=("Contestant", "Schemes", *map(_spoken, names)), rows=tuple(rows), labels=1, kinds=tuple(kinds)
+            ),
+        ),
     )
+
+
+def _spoken(name: str) -> str:
+    return name.replace("_", " ")
 
 
 def _property_cell(results: Sequence[PropertyResult]) -> str:
@@ -107,7 +115,7 @@ def _merged(rows: Sequence[tuple[str, ...]]) -> tuple[tuple[str, ...], ...]:
     """Rows that differ in the property alone as one, with all properties or how many they are."""
     merged: dict[tuple[str, ...], list[str]] = {}
     for contestant, schemes, name, outcome, reason in rows:
-        merged.setdefault((contestant, schemes, outcome, reason), []).append(name)
+        merged.setdefault((contestant, schemes, outcome, reason), []).append(_spoken(name))
     return tuple(
         (contestant, schemes, ", ".join(names) if len(names) < 4 else f"{len(names)} properties", outcome, reason)
         for (contestant, schemes, outcome, reason), names in merged.items()
