@@ -1,0 +1,153 @@
+"""The checks in other people's projects: a wheel of the package, a kernel and a suite of its own."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from quantsuite.records import read_run
+
+ROOT = Path(__file__).parent.parent
+
+KERNEL = """
+import torch
+
+
+class Kernel:
+    name = "mine"
+    operation = "quantize"
+    schemes = ("int8-row",)
+
+    def quantize(self, x, operand):
+        if not torch.isfinite(x).all():
+            raise ValueError("not finite")
+        scale = (x.abs().amax(-1, keepdim=True) / 127).clamp(min=2.0**-126)
+        return ROUND(x / scale).clamp(-127, 127) * scale
+
+
+kernel = Kernel()
+"""
+NEAREST, AWAY = "torch.round", "(lambda v: v.sign() * (v.abs() + 0.5).floor())"
+
+SUITE = """
+from mypackage.module import kernel
+
+from quantsuite.conformance import parametrize_with_checks
+
+
+@parametrize_with_checks([kernel], expected_failures=EXPECTED)
+def test_kernel(check):
+    check()
+"""
+TIES = "mine/int8-row/float32/ties_go_to_even"
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that holds what a wheel of the package installs."""
+    folder = tmp_path_factory.mktemp("wheel")
+    source = folder / "source"
+    ignored = shutil.ignore_patterns(".*", "reports", "build", "*.egg-info", "__pycache__")
+    shutil.copytree(ROOT, source, ignore=ignored)
+    build = ["wheel", "--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir", str(folder), str(source)]
+    subprocess.run([sys.executable, "-m", "pip", *build], check=True, capture_output=True, text=True)
+    (wheel,) = folder.glob("*.whl")
+    site = folder / "site"
+    install = ["install", "--quiet", "--no-deps", "--target", str(site), str(wheel)]
+    subprocess.run([sys.executable, "-m", "pip", *install], check=True, capture_output=True, text=True)
+    return site
+
+
+@pytest.fixture
+def project(tmp_path: Path, installed: Path) -> Path:
+    """A project with a right kernel, outside of this repository."""
+    return make_project(tmp_path, NEAREST)
+
+
+def make_project(folder: Path, rounding: str, expected: dict[str, str] | None = None) -> Path:
+    (folder / "mypackage").mkdir()
+    (folder / "mypackage" / "__init__.py").touch()
+    (folder / "mypackage" / "module.py").write_text(KERNEL.replace("ROUND", rounding))
+    (folder / "test_mine.py").write_text(SUITE.replace("EXPECTED", repr(expected)))
+    return folder
+
+
+def run(project: Path, installed: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """pytest in a project, with the wheel's package before every other."""
+    environment = {**os.environ, "PYTHONPATH": f"{installed}:{project}", "COLUMNS": "200"}
+    command = [sys.executable, "-m", "pytest", "-q", "-rfx", "-p", "no:cacheprovider", *arguments]
+    return subprocess.run(command, cwd=project, capture_output=True, text=True, env=environment)
+
+
+CONFORMANCE = ["--pyargs", "quantsuite.conformance", "--kernel"]
+
+
+def test_conformance_runs_on_a_kernel_of_another_package_from_any_folder(project: Path, installed: Path) -> None:
+    result = run(project, installed, *CONFORMANCE, "mypackage.module:kernel")
+    assert result.returncode == 0, result.stdout + result.stderr
+    results = read_run(project / "reports" / "numerics.json").properties
+    assert {found.contestant for found in results} == {"mine"}
+    assert {found.outcome for found in results} <= {"exact", "within bound", "not supported"}
+    assert next(found for found in results if found.property == "ties_go_to_even").outcome == "exact"
+
+
+def test_a_wrong_kernel_fails_with_its_case_and_excess(tmp_path: Path, installed: Path) -> None:
+    project = make_project(tmp_path, AWAY)
+    result = run(project, installed, *CONFORMANCE, "mypackage/module.py:kernel")
+    assert result.returncode == pytest.ExitCode.TESTS_FAILED
+    assert "all midpoints at scale 1: element" in result.stdout
+    found = {found.property: found for found in read_run(project / "reports" / "numerics.json").properties}
+    assert found["ties_go_to_even"].outcome == "fails"
+    assert "no error is allowed" in found["ties_go_to_even"].reason
+
+
+def test_the_checks_run_inside_another_suite(project: Path, installed: Path) -> None:
+    result = run(project, installed, "test_mine.py")
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert " passed" in result.stdout
+
+
+def test_an_expected_failure_is_expected(tmp_path: Path, installed: Path) -> None:
+    result = run(make_project(tmp_path, AWAY, {TIES: "rounds away"}), installed, "test_mine.py")
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "rounds away" in result.stdout and "1 xfailed" in result.stdout
+
+
+def test_an_expected_failure_that_does_not_fail_fails(tmp_path: Path, installed: Path) -> None:
+    result = run(make_project(tmp_path, NEAREST, {TIES: "rounds away"}), installed, "test_mine.py")
+    assert result.returncode == pytest.ExitCode.TESTS_FAILED
+    assert "XPASS(strict)" in result.stdout
+
+
+def test_an_expected_failure_that_names_nothing_is_an_error(tmp_path: Path, installed: Path) -> None:
+    result = run(make_project(tmp_path, NEAREST, {"mine/int8-row/typo": "?"}), installed, "test_mine.py")
+    assert result.returncode not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)
+    assert "expected failure 'mine/int8-row/typo' matches no case; ids look like mine/int8-row" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("kernel", "message"),
+    [
+        ("nowhere.py", "nowhere.py does not exist; give a path to a Python file"),
+        ("mypackage.module:other", "mypackage.module has no 'other'; it has"),
+        ("mypackage.module", "set CONTESTANTS to a list, or name one object as mypackage.module:name"),
+        ("mypackage.module:Kernel.quantize", "mypackage.module has no 'Kernel.quantize'"),
+        ("mypackage.module:torch", "a contestant needs name, operation, schemes"),
+        ("not_installed.kernel:kernel", "is its package installed?"),
+    ],
+)
+def test_what_cannot_be_loaded_says_what_can(kernel: str, message: str, project: Path, installed: Path) -> None:
+    result = run(project, installed, *CONFORMANCE, kernel)
+    assert result.returncode not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)
+    assert message in result.stdout + result.stderr
+
+
+def test_without_a_kernel_conformance_says_how_to_give_one(project: Path, installed: Path) -> None:
+    result = run(project, installed, "--pyargs", "quantsuite.conformance")
+    assert result.returncode not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)
+    assert "give one with --kernel path.py[:name]" in result.stdout + result.stderr
