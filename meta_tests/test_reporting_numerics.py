@@ -101,9 +101,9 @@ def test_every_reason_is_listed_with_its_scheme() -> None:
     assert len(table.rows) == 4
 
 
-def test_an_accumulator_shows_its_bits_and_its_promotion() -> None:
+def test_an_accumulator_shows_its_bits_and_its_partial_sums() -> None:
     (table,) = topics()["Accumulator width"].tables
-    assert table.rows == (("known", "int8-row", "bf16", "14", "128"),)
+    assert table.rows == (("known", "bf16", "int8-row", "14", "128"),)
 
 
 def test_an_error_table_has_a_row_for_each_size_and_the_prediction_beside_it() -> None:

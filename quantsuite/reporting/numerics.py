@@ -126,17 +126,17 @@ def _accumulator_topic(results: Sequence[PropertyResult]) -> list[Topic]:
     if not results:
         return []
     rows = []
-    for result in results:
-        promotion = result.details.get("promotion")
-        every = MISSING if promotion is None else f"{promotion:.0f}"
-        rows.append(
-            (result.contestant, result.scheme, result.environment.dtype, f"{result.details['bits']:.0f}", every)
-        )
-    heads = ("Contestant", "Scheme", "dtype", "Bits, at least", "Promoted every, elements of K")
+    for key in unique((r.contestant, r.environment.dtype, r.details["bits"]) for r in results):
+        own = [r for r in results if (r.contestant, r.environment.dtype, r.details["bits"]) == key]
+        partial = sorted({r.details["promotion"] for r in own if "promotion" in r.details})
+        schemes = ", ".join(unique(r.scheme for r in own))
+        rows.append((*key[:2], schemes, f"{key[2]:.0f}", ", ".join(f"{size:.0f}" for size in partial) or MISSING))
+    heads = ("Contestant", "dtype", "Schemes", "Bits, at least", "Partial sums of, elements of K")
     words = (
-        "How many significant bits the running sum over K keeps, measured with sums whose small terms survive only in "
-        "a wide enough accumulator. FP8 tensor cores of the Ada and Hopper generations keep about 14 bits; adding "
-        "their partial sums in float32 every 128 elements, as DeepSeek-V3 does, shows as promotion."
+        "How many significant bits a running sum over K keeps, measured with sums whose small terms survive only in a "
+        "wide enough accumulator, and after how many elements small terms survive again: where partial sums are "
+        "promoted to a wider sum, or kept side by side. FP8 tensor cores of the Ada and Hopper generations keep about "
+        "14 bits, of which DeepSeek-V3 adds partial sums of 128 elements in float32."
     )
     table = Table(heads=heads, rows=tuple(rows), labels=3)
     return [Topic(heading="Accumulator width", words=words, tables=(table,))]
