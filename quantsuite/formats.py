@@ -198,7 +198,7 @@ class TableFormat:
         _refuse_nan(self.name, values)
         table = torch.tensor(self.values, dtype=torch.float64, device=values.device)
         middles = (table[1:] + table[:-1]) / 2
-        exact = values.double()
+        exact = values.double().contiguous()
         # Of two neighbours one has an even code: of those that tie, the places below and not above differ by one.
         below, above = torch.bucketize(exact, middles), torch.bucketize(exact, middles, right=True)
         return torch.where(below % 2 == 0, below, above).to(torch.uint8)

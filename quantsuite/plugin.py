@@ -16,6 +16,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from tqdm import tqdm
 
+from quantsuite.conformance.plugin import PROPERTY
 from quantsuite.margins import Margins, add_margin_options
 from quantsuite.records import ErrorPoint, PropertyResult, Record, RecordError, read_run, write_run
 
@@ -26,7 +27,8 @@ if TYPE_CHECKING:
 pytest_plugins = ["quantsuite.conformance.plugin"]
 
 RECORD = "quantsuite_record"
-NUMERICS = {"quantsuite_property": PropertyResult, "quantsuite_error": ErrorPoint}
+ERROR = "quantsuite_error"
+NUMERICS = {PROPERTY: PropertyResult, ERROR: ErrorPoint}
 EXECUTION_NAMES = ("simulated", "real")
 BASELINES = Path("reports/baselines")
 
@@ -70,7 +72,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     add("--task", type=_names, default=None, help="tasks, separated by commas, such as wikitext2/window2048,mmlu")
     add("--limit", type=_limit, default=0, help="questions drawn, or first windows taken; 0 for all (default: 0)")
-    add("--seed", type=int, default=42, help="seed of the draw of questions (default: 42)")
+    add("--seed", type=int, default=42, help="seed of the draw of questions and of random tensors (default: 42)")
     add("--device", default="auto", help="as torch names it (default: cuda if there is one, else cpu)")
     add("--dtype", choices=["bf16", "fp16", "fp32"], default="bf16", help="of the reference (default: bf16)")
     add("--include-head", action="store_true", help="quantize the output head too")
@@ -376,18 +378,7 @@ def measured_so_far(request: pytest.FixtureRequest) -> list[Record]:
     return list(collector.records.values()) if collector else []
 
 
-def _recorder(request: pytest.FixtureRequest, kind: type) -> Callable[[Any], None]:
-    name = next(name for name, each in NUMERICS.items() if each is kind)
-    return lambda found: request.node.user_properties.append((name, msgspec.json.encode(found).decode()))
-
-
-@pytest.fixture
-def record_property_result(request: pytest.FixtureRequest) -> Callable[[PropertyResult], None]:
-    """Attaches what a check said of a contestant to the test's report."""
-    return _recorder(request, PropertyResult)
-
-
 @pytest.fixture
 def record_error(request: pytest.FixtureRequest) -> Callable[[ErrorPoint], None]:
     """Attaches a measured error to the test's report."""
-    return _recorder(request, ErrorPoint)
+    return lambda point: request.node.user_properties.append((ERROR, msgspec.json.encode(point).decode()))

@@ -6,6 +6,7 @@ Loaded in every pytest run of the environment, so torch is imported only once a 
 from __future__ import annotations
 
 import datetime
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -61,16 +62,19 @@ def _parameters(config: pytest.Config, device: str) -> Iterator[Any]:
     path = config.rootpath / KNOWN_FAILURES
     known = made.read_known_failures(path, datetime.date.today()) if path.exists() else []
     names = [kernel.name for kernel in kernels] if chosen is None else []
-    yield from made.parameters(made.make_cases(kernels, device=device, schemes=chosen), known, names)
+    cases = made.make_cases(kernels, device=device, schemes=chosen, seed=config.getoption("seed"))
+    yield from made.parameters(cases, known, names)
     for source in sources:
         if source.missing is not None:
             yield pytest.param(None, id=source.name, marks=pytest.mark.skip(reason=source.missing))
 
 
 def _case(item: pytest.Item) -> CheckCase | None:
+    made = sys.modules.get("quantsuite.conformance.cases")
     callspec = getattr(item, "callspec", None)
-    values = [] if callspec is None else callspec.params.values()
-    return next((value for value in values if hasattr(value, "not_supported")), None)
+    if made is None or callspec is None:
+        return None
+    return next((value for value in callspec.params.values() if isinstance(value, made.CheckCase)), None)
 
 
 @pytest.hookimpl(wrapper=True)
