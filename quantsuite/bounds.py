@@ -53,7 +53,9 @@ def _half_gap(view: Tensor, operand: Operand, low: Tensor, high: Tensor) -> Tens
             return torch.maximum(view.abs() * 2.0 ** -(fmt.mantissa_bits + 1), smallest)
         case TableFormat():
             values = torch.tensor(fmt.values, dtype=torch.float64, device=view.device)
-            places = torch.bucketize(torch.where(low > 0, view / low, 0.0), values).clamp(1, len(values) - 1)
+            places = torch.bucketize(torch.where(low > 0, view / low, 0.0).contiguous(), values).clamp(
+                1, len(values) - 1
+            )
             return (values[places] - values[places - 1]) / 2 * high
     raise ValueError(f"no bound is known for {fmt.name}")
 

@@ -16,9 +16,18 @@ import pytest
 from hypothesis import HealthCheck, settings
 from tqdm import tqdm
 
-from quantsuite.conformance.plugin import PROPERTY
 from quantsuite.margins import Margins, add_margin_options
-from quantsuite.records import ErrorPoint, PropertyResult, Record, RecordError, read_run, write_run
+from quantsuite.records import (
+    ERROR,
+    PROPERTY,
+    RECORD,
+    ErrorPoint,
+    PropertyResult,
+    Record,
+    RecordError,
+    read_run,
+    write_run,
+)
 
 if TYPE_CHECKING:
     from quantsuite.gate import GateResult
@@ -26,8 +35,6 @@ if TYPE_CHECKING:
 
 pytest_plugins = ["quantsuite.conformance.plugin"]
 
-RECORD = "quantsuite_record"
-ERROR = "quantsuite_error"
 NUMERICS = {PROPERTY: PropertyResult, ERROR: ErrorPoint}
 EXECUTION_NAMES = ("simulated", "real")
 BASELINES = Path("reports/baselines")

@@ -12,6 +12,9 @@ import msgspec
 SCHEMA_VERSION = 1
 
 Outcome = Literal["passed", "failed", "error", "skipped", "xfailed", "unsupported"]
+RECORD, PROPERTY, ERROR = "quantsuite_record", "quantsuite_property", "quantsuite_error"
+"""Names under which a test's report carries what it measured."""
+
 Direction = Literal["lower", "higher"]
 Finding = Literal["exact", "within bound", "fails", "known failure", "not supported", "skipped"]
 

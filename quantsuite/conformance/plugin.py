@@ -14,13 +14,12 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import pytest
 
-from quantsuite.records import PropertyResult
+from quantsuite.records import PROPERTY, PropertyResult
 
 if TYPE_CHECKING:
     from quantsuite.conformance.cases import CheckCase
 
 CASE = "conformance_check"
-PROPERTY = "quantsuite_property"
 FAILURE = "quantsuite.checks.outcome.CheckFailure: "
 KNOWN_FAILURES = Path("reports/known_failures.toml")
 
