@@ -10,13 +10,12 @@ from typing import Literal
 import msgspec
 
 SCHEMA_VERSION = 1
-
-Outcome = Literal["passed", "failed", "error", "skipped", "xfailed", "unsupported"]
 RECORD, PROPERTY, ERROR = "quantsuite_record", "quantsuite_property", "quantsuite_error"
 """Names under which a test's report carries what it measured."""
 
+Outcome = Literal["passed", "failed", "error", "skipped", "xfailed", "unsupported"]
 Direction = Literal["lower", "higher"]
-Finding = Literal["exact", "within bound", "fails", "known failure", "not supported", "skipped"]
+Finding = Literal["exact", "within bound", "fails", "known failure", "not supported"]
 
 
 class RecordError(ValueError):
@@ -26,8 +25,8 @@ class RecordError(ValueError):
 class SchemeLabel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A scheme's name with what a report sorts it by.
 
-    ``format`` and ``granularity`` are those of the weight, ``None`` for the reference; ``order``
-    is its place in the run; ``alias`` is another name that users know it by.
+    ``format`` and ``granularity`` are those of the weight, ``None`` for the reference; ``alias`` is
+    another name that users know it by.
     """
 
     name: str

@@ -11,7 +11,7 @@ from quantsuite.reporting.figures import ErrorPanel, Plot, plot_errors
 from quantsuite.reporting.tables import Table
 from quantsuite.reporting.wording import MISSING
 
-SEVERITY = ("fails", "known failure", "within bound", "exact", "not supported", "skipped")
+SEVERITY = ("fails", "known failure", "within bound", "exact", "not supported")
 """What a cell of several schemes says: the first of these that any of them has."""
 RAN = SEVERITY[:4]
 
