@@ -14,7 +14,12 @@ import torch
 from torch import Tensor
 
 from quantsuite import reference
-from quantsuite.expected import relative_mean_error, relative_product_error, relative_rms_error
+from quantsuite.expected import (
+    relative_mean_error,
+    relative_mean_error_beside,
+    relative_product_error,
+    relative_rms_error,
+)
 from quantsuite.granularity import share_scales
 from quantsuite.quantize import dequantize, quantize
 from quantsuite.records import ErrorPoint
@@ -114,10 +119,14 @@ def by_outlier_size(seed: int) -> Iterator[ErrorPoint]:
     the outlier itself counts neither in the error nor in the values.
     """
     x = _normal(256, 512, seed)
+    rows, columns = x.shape
     for size, name in product(OUTLIERS, ("int8-row", "int8-g64", "fp8-row", "fp8-g64")):
         planted = x.clone()
         planted[:, 100] = 4 * size
         operand = Operand.parse(name)
+        block = elements_per_scale(x.shape, operand)
+        beside = (block - 1) * relative_mean_error_beside(operand.format, 4 * size)
+        apart = (columns - block) * relative_mean_error(operand.format, block)
         error = (dequantize(quantize(planted, operand)).double() - planted.double()).abs()
         error[:, 100] = planted[:, 100] = 0
         yield ErrorPoint(
@@ -126,9 +135,9 @@ def by_outlier_size(seed: int) -> Iterator[ErrorPoint]:
             series=name,
             scheme=name,
             x=size,
-            shape=list(x.shape),
+            shape=[rows, columns],
             measured=float(error.sum() / planted.double().abs().sum()),
-            predicted=None,
+            predicted=(beside + apart) / (columns - 1),
             seed=seed,
         )
 

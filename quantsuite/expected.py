@@ -63,23 +63,32 @@ def _square_in_cells(center: np.ndarray, left: np.ndarray, right: np.ndarray) ->
     return (1 + center**2) * inside + left * at_left - right * at_right + 2 * center * (at_right - at_left)
 
 
-def _mean_error(fmt: Format, count: int, error: Error) -> float:
-    """The mean of an error over elements and scales, the largest element's taken as zero."""
+def _error_beside(fmt: Format, largest: np.ndarray, error: Error) -> np.ndarray:
+    """The mean of an error over normal values cut off at ``largest``, which sets their scale, for each ``largest``."""
     values = representable(fmt).numpy()
     values = values[values >= -fmt.max] if isinstance(fmt, IntegerFormat) else values
     edges = np.concatenate([values[:1], (values[1:] + values[:-1]) / 2, values[-1:]])
+    scale = largest[:, None] / fmt.max
+    cells = error(scale * values, scale * edges[:-1], scale * edges[1:])
+    return cells.sum(1) / (2 * stats.norm.cdf(largest) - 1)
 
-    def given(largest: np.ndarray) -> np.ndarray:
-        scale = largest[:, None] / fmt.max
-        cells = error(scale * values, scale * edges[:-1], scale * edges[1:])
-        return cells.sum(1) / (2 * stats.norm.cdf(largest) - 1)
 
-    return (count - 1) / count * _average_over_largest(count, given)
+def _mean_error(fmt: Format, count: int, error: Error) -> float:
+    """The mean of an error over elements and scales, the largest element's taken as zero."""
+    return (count - 1) / count * _average_over_largest(count, lambda largest: _error_beside(fmt, largest, error))
 
 
 def relative_mean_error(fmt: Format, count: int) -> float:
     """``sum |dx| / sum |x|`` of elements of which ``count`` share a symmetric, restricted scale ``amax / max``."""
     return _mean_error(fmt, count, _magnitude_in_cells) / MEAN_MAGNITUDE
+
+
+def relative_mean_error_beside(fmt: Format, outlier: float) -> float:
+    """``sum |dx| / sum |x|`` of standard normal values that share a scale with an outlier of this size, without it.
+
+    The outlier sets the scale, so that it is to be larger than the values, four or more.
+    """
+    return float(_error_beside(fmt, np.array([outlier]), _magnitude_in_cells)[0]) / MEAN_MAGNITUDE
 
 
 def relative_rms_error(fmt: Format, count: int) -> float:
