@@ -121,6 +121,19 @@ def test_an_error_table_has_a_row_for_each_size_and_the_prediction_beside_it() -
     )
 
 
+def test_an_error_table_of_single_points_has_a_row_for_each_in_ascending_order_and_no_plot() -> None:
+    errors = (point("int8", 8.25, 0.005, 0.0051), point("mxfp4", 4.25, 0.09, 0.092), point("nf4", 4.25, 0.08, None))
+    topic = topics([], errors)["Quantization error by group size"]
+    (table,) = topic.tables
+    assert table.heads == ("Scheme", "Group size", "Shape", "measured", "predicted")
+    assert table.rows == (
+        ("nf4", "4.250", "8 x 64", "0.08000", "-"),
+        ("mxfp4", "4.250", "8 x 64", "0.09000", "0.09200"),
+        ("int8", "8.250", "8 x 64", "0.00500", "0.00510"),
+    )
+    assert topic.plots == ()
+
+
 def test_both_pages_hold_the_section_and_its_plots(tmp_path: Path) -> None:
     errors = [point("int8", 32, 0.005, 0.0051), point("int8", 64, 0.006, 0.0061)]
     files = write_report(Run(records=factories.matrix()[:3], properties=RESULTS, errors=errors), tmp_path)

@@ -15,12 +15,13 @@ from torch import Tensor
 
 from quantsuite import reference
 from quantsuite.expected import (
+    elements_per_scale,
+    has_closed_form,
     relative_mean_error,
     relative_mean_error_beside,
     relative_product_error,
     relative_rms_error,
 )
-from quantsuite.granularity import share_scales
 from quantsuite.quantize import dequantize, quantize
 from quantsuite.records import ErrorPoint
 from quantsuite.scheme import Operand
@@ -31,6 +32,11 @@ SHAPES = ((16, 512), (100, 1024), (4096, 4096))
 TERMS = (128, 256, 512, 1024, 2048, 4096)
 GROUP_SIZES = (32, 64, 128, 256, 512, 1024)
 OUTLIERS = (1.0, 4.0, 16.0, 64.0, 256.0)
+SCHEMES = (
+    *("int8-g128", "mxint8", "mxfp8", "mxfp8e5m2", "mxfp6e2m3", "mxfp6e3m2"),
+    *("int4-g32", "int4-g128", "int4-g128-full", "int4-g128-asym", "int4-g128-sbf16", "int4-g128-clip"),
+    *("nf4-g64", "fp4-g32", "mxfp4", "nvfp4", "int3-g128", "int3-g128-clip", "int2-g64", "int2-g64-full"),
+)
 PRODUCT_ROWS = 128
 """Rows of each operand of a product."""
 
@@ -52,12 +58,6 @@ def _normal(rows: int, columns: int, seed: int) -> Tensor:
     return torch.randn(rows, columns, generator=torch.Generator().manual_seed(seed))
 
 
-def elements_per_scale(shape: Sequence[int], operand: Operand) -> int:
-    """How many elements of a tensor of this shape share a scale."""
-    view, shared = share_scales(torch.empty(tuple(shape), device="meta"), operand.granularity)
-    return view.numel() if len(shared) == view.ndim else view.shape[-1]
-
-
 def _element_point(study: str, series: str, x_value: float, x: Tensor, name: str, seed: int) -> ErrorPoint:
     operand, shape = Operand.parse(name), (x.shape[0], x.shape[1])
     return ErrorPoint(
@@ -68,7 +68,7 @@ def _element_point(study: str, series: str, x_value: float, x: Tensor, name: str
         x=x_value,
         shape=list(shape),
         measured=element_error(x, operand),
-        predicted=relative_mean_error(operand.format, elements_per_scale(shape, operand)),
+        predicted=relative_mean_error(operand, shape) if has_closed_form(operand) else None,
         seed=seed,
     )
 
@@ -77,7 +77,7 @@ def _product_point(study: str, terms: int, form: str, granularity: tuple[str, st
     x, weight = _normal(PRODUCT_ROWS, terms, seed), _normal(PRODUCT_ROWS, terms, seed + 1)
     operands = [Operand.parse(f"{form}-{each}") for each in granularity]
     shape = (PRODUCT_ROWS, terms)
-    errors = [relative_rms_error(operand.format, elements_per_scale(shape, operand)) for operand in operands]
+    errors = [relative_rms_error(operand, shape) for operand in operands]
     return ErrorPoint(
         study=study,
         quantity=PRODUCT,
@@ -125,8 +125,8 @@ def by_outlier_size(seed: int) -> Iterator[ErrorPoint]:
         planted[:, 100] = 4 * size
         operand = Operand.parse(name)
         block = elements_per_scale(x.shape, operand)
-        beside = (block - 1) * relative_mean_error_beside(operand.format, 4 * size)
-        apart = (columns - block) * relative_mean_error(operand.format, block)
+        beside = (block - 1) * relative_mean_error_beside(operand, 4 * size)
+        apart = (columns - block) * relative_mean_error(operand, (rows, columns))
         error = (dequantize(quantize(planted, operand)).double() - planted.double()).abs()
         error[:, 100] = planted[:, 100] = 0
         yield ErrorPoint(
@@ -142,4 +142,18 @@ def by_outlier_size(seed: int) -> Iterator[ErrorPoint]:
         )
 
 
-STUDIES = {"shape": by_shape, "terms": by_terms, "group size": by_group_size, "outlier size": by_outlier_size}
+def by_bits(seed: int) -> Iterator[ErrorPoint]:
+    """The elementwise error of formats and ways to scale them against the bits that a value takes, scales included."""
+    x = _normal(256, 1024, seed)
+    for name in SCHEMES:
+        bits = 8 * quantize(x, Operand.parse(name)).nbytes / x.numel()
+        yield _element_point("bits per value", name, bits, x, name, seed)
+
+
+STUDIES = {
+    "shape": by_shape,
+    "terms": by_terms,
+    "group size": by_group_size,
+    "outlier size": by_outlier_size,
+    "bits": by_bits,
+}

@@ -55,7 +55,8 @@ def quantize_dequantize(tensor: Tensor, operand: Operand) -> Tensor:
             "bounds.bound_element"
         )
     view, shared = share_scales(tensor.double(), operand.granularity)
-    step = _step(view.abs().amax(shared, keepdim=True), operand)
+    peak = view.abs().amax(shared, keepdim=True)
+    step = symmetric_step(peak, operand, peak.amax())
     low = operand.format.min if operand.full_range else -operand.format.max
     return (round_to(operand.format, torch.where(step > 0, view / step, 0.0).clamp(min=low)) * step).reshape(
         tensor.shape
@@ -67,13 +68,17 @@ def power_of_two_step(peak: Tensor, fmt: Format) -> Tensor:
     return torch.exp2((peak.log2().floor() - math.floor(math.log2(fmt.max))).clamp(-127, 127))
 
 
-def _step(peak: Tensor, operand: Operand) -> Tensor:
+def symmetric_step(peak: Tensor, operand: Operand, largest: Tensor) -> Tensor:
+    """The step (float64) of blocks whose largest magnitudes are ``peak``, in a tensor whose ``largest`` is.
+
+    Only E4M3 scales, which a float32 factor maps to their format's range, depend on the tensor.
+    """
     fmt = operand.format
     match operand.scale:
         case "e8m0":
             return power_of_two_step(peak, fmt)
         case "e4m3":
-            factor = peak.amax() / fmt.max / FP8_E4M3.max
+            factor = largest / fmt.max / FP8_E4M3.max
             return round_to(FP8_E4M3, peak / fmt.max / factor) * factor
         case "bf16":
             return (peak / fmt.max).to(torch.bfloat16).double()

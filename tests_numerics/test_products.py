@@ -10,9 +10,8 @@ from scipy import stats
 
 from quantsuite import expected, reference
 from quantsuite.bounds import accumulation_error, bound_element, bound_matmul, exact_int32_terms
-from quantsuite.formats import FP4_E2M1, FP6_E2M3, FP8_E4M3, INT4, INT8, NF4, Format
 from quantsuite.quantize import dequantize, fake_quantize, quantize
-from quantsuite.scheme import Operand, Scheme
+from quantsuite.scheme import BLOCK_FORMATS, Operand, Scheme
 from quantsuite.strategies import tensors
 
 SCHEMES = [
@@ -108,14 +107,16 @@ def test_int32_sums_are_exact_up_to_that_many_terms_and_wrap_after(terms: int) -
     assert (codes.int() @ codes.int().T == codes.long() @ codes.long().T).item() is (terms == 133_144)
 
 
+INT8_ROW, FP8_TENSOR = Operand.parse("int8-row"), Operand.parse("fp8-tensor")
+BLOCKS = ("tensor", "row", "g128")
 SHAPES = pytest.mark.parametrize(("rows", "columns", "draws"), [(16, 512, 64), (100, 1024, 32), (512, 4096, 8)])
 FALSE_ALARM = 1e-5
 """Probability that chance alone fails one comparison of a mean; one in a thousand for all of them together."""
 
 
-def relative_errors(fmt: Format, name: str, rows: int, columns: int, draws: int) -> torch.Tensor:
+def relative_errors(operand: Operand, rows: int, columns: int, draws: int) -> torch.Tensor:
     """``(mean, RMS)`` relative error of each of several seeded normal tensors."""
-    operand, found = Operand.parse(f"{fmt.name}-{name}"), []
+    found = []
     for seed in range(draws):
         x = torch.randn(rows, columns, generator=torch.Generator().manual_seed(seed))
         error = (dequantize(quantize(x, operand)) - x).double()
@@ -124,20 +125,33 @@ def relative_errors(fmt: Format, name: str, rows: int, columns: int, draws: int)
 
 
 @SHAPES
-@pytest.mark.parametrize("fmt", [INT8, FP8_E4M3, FP6_E2M3, INT4, FP4_E2M1, NF4], ids=lambda fmt: fmt.name)
-@pytest.mark.parametrize("name", ["tensor", "row", "g128"])
-def test_the_closed_form_predicts_the_mean_error(fmt: Format, name: str, rows: int, columns: int, draws: int) -> None:
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(f"{form}-{name}" for form in ("int8", "fp8", "fp6e2m3", "int4", "fp4", "nf4") for name in BLOCKS),
+        *("int4-row-full", "int3-g128-full", "int4-g128-sbf16", "fp4-g64-se8m0", "int4-g64-se4m3"),
+        *BLOCK_FORMATS,
+    ],
+)
+def test_the_closed_form_predicts_the_mean_error(name: str, rows: int, columns: int, draws: int) -> None:
     """Within the spread of the draws' mean (Student's t): the closed form approximates nothing."""
-    block = {"tensor": rows * columns, "row": columns, "g128": 128}[name]
+    operand = Operand.parse(name)
     forms = (expected.relative_mean_error, expected.relative_rms_error)
-    predicted = torch.tensor([form(fmt, block) for form in forms], dtype=torch.float64)
-    measured = relative_errors(fmt, name, rows, columns, draws)
+    predicted = torch.tensor([form(operand, (rows, columns)) for form in forms], dtype=torch.float64)
+    measured = relative_errors(operand, rows, columns, draws)
     spread = stats.t.isf(FALSE_ALARM / 2, draws - 1) * measured.std(0) / math.sqrt(draws)
-    assert ((measured.mean(0) - predicted).abs() <= spread).all()
+    assert ((measured.mean(0) - predicted).abs() <= spread).all(), (measured.mean(0) / predicted, spread / predicted)
+
+
+@pytest.mark.parametrize("name", ["int4-row-asym", "int4-row-clip"])
+def test_what_has_no_closed_form_says_so(name: str) -> None:
+    assert not expected.has_closed_form(Operand.parse(name))
+    with pytest.raises(ValueError, match=f"no closed form of {name} is known: drop -asym and -clip"):
+        expected.relative_mean_error(Operand.parse(name), (4, 8))
 
 
 def test_the_error_of_a_product_is_that_of_its_operands_combined() -> None:
-    x_error, weight_error = (expected.relative_rms_error(INT8, 512) for _ in range(2))
+    x_error, weight_error = (expected.relative_rms_error(INT8_ROW, (128, 512)) for _ in range(2))
     predicted = expected.relative_product_error(x_error, weight_error)
     generator = torch.Generator().manual_seed(0)
     x, weight = (torch.randn(128, 512, generator=generator) for _ in range(2))
@@ -154,18 +168,21 @@ def test_the_expected_largest_magnitude_is_that_known_of_few_values(count: int, 
 def test_the_error_of_integers_is_that_of_uniform_noise() -> None:
     """A quarter of the step on average, but for the largest of the 512."""
     step = expected.expected_largest(512) / 127
-    mean = expected.relative_mean_error(INT8, 512) * math.sqrt(2 / math.pi)
+    mean = expected.relative_mean_error(INT8_ROW, (1, 512)) * math.sqrt(2 / math.pi)
     assert mean == pytest.approx(511 / 512 * step / 4, rel=1e-4)
 
 
 @pytest.mark.parametrize("count", [2**13, 2**20, 2**24])
 def test_the_error_of_a_float_of_many_binades_is_nearly_that_of_a_log_uniform_mantissa(count: int) -> None:
-    assert expected.relative_mean_error(FP8_E4M3, count) == pytest.approx(2**-5 / (2 * math.log(2)), rel=0.01)
-    assert expected.relative_rms_error(FP8_E4M3, count) == pytest.approx(2**-3 / math.sqrt(32 * math.log(2)), rel=0.01)
+    assert expected.relative_mean_error(FP8_TENSOR, (1, count)) == pytest.approx(2**-5 / (2 * math.log(2)), rel=0.01)
+    assert expected.relative_rms_error(FP8_TENSOR, (1, count)) == pytest.approx(
+        2**-3 / math.sqrt(32 * math.log(2)), rel=0.01
+    )
 
 
 def test_int4_errs_more_than_int8_by_the_ratio_of_their_steps() -> None:
-    ratio = expected.relative_mean_error(INT4, 128) / expected.relative_mean_error(INT8, 128)
+    int4, int8 = (expected.relative_mean_error(Operand.parse(name), (1, 128)) for name in ("int4-row", "int8-row"))
+    ratio = int4 / int8
     assert ratio == pytest.approx(127 / 7, rel=1e-3)
 
 

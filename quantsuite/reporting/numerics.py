@@ -149,7 +149,7 @@ def _study_topic(study: str, points: Sequence[ErrorPoint]) -> Topic:
         for quantity in quantities
     ]
     slug = "-".join(["errors", *study.lower().replace(",", "").split()])
-    drawable = len({point.x for point in points}) > 1
+    drawable = any(not _is_single(panel) for panel in panels)
     caption = "Dots are measured on normal random tensors, lines are the closed form where one is known."
     plot = Plot(name=slug, title=f"Error by {study}", caption=caption, svg=plot_errors(panels)) if drawable else None
     return Topic(
@@ -160,9 +160,20 @@ def _study_topic(study: str, points: Sequence[ErrorPoint]) -> Topic:
     )
 
 
+def _is_single(panel: ErrorPanel) -> bool:
+    """Whether each series is one point."""
+    return len({point.series for point in panel.points}) == len(panel.points)
+
+
 def _study_table(study: str, panel: ErrorPanel) -> Table:
-    """A row for each ``x``; beside each series its prediction, where there is any."""
-    heads = [f"{study[0].upper()}{study[1:]}", "Shape"]
+    """A row for each ``x``, beside each series its prediction, where there is any; or a row for each single point."""
+    x_head = f"{study[0].upper()}{study[1:]}"
+    if _is_single(panel):
+        points = sorted(panel.points, key=lambda point: (point.x, point.measured))
+        lines = ((p.series, f"{p.x:,.3f}", _shape(p.shape), _error(p.measured), _error(p.predicted)) for p in points)
+        heads = ("Scheme", x_head, "Shape", "measured", "predicted")
+        return Table(title=panel.title, heads=heads, rows=tuple(lines), labels=1)
+    heads = [x_head, "Shape"]
     columns = []
     for series in unique(point.series for point in panel.points):
         own = {(tuple(point.shape), point.x): point for point in panel.points if point.series == series}
@@ -172,10 +183,14 @@ def _study_table(study: str, panel: ErrorPanel) -> Table:
             heads.append("predicted")
             columns.append({key: point.predicted for key, point in own.items()})
     rows = [
-        (f"{key[1]:,.0f}", " x ".join(map(str, key[0])), *(_error(column.get(key)) for column in columns))
+        (f"{key[1]:,.0f}", _shape(key[0]), *(_error(column.get(key)) for column in columns))
         for key in unique((tuple(point.shape), point.x) for point in panel.points)
     ]
     return Table(title=panel.title, heads=tuple(heads), rows=tuple(rows), labels=0)
+
+
+def _shape(sizes: Sequence[int]) -> str:
+    return " x ".join(map(str, sizes))
 
 
 def _error(value: float | None) -> str:
