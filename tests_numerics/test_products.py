@@ -107,7 +107,7 @@ def test_int32_sums_are_exact_up_to_that_many_terms_and_wrap_after(terms: int) -
     assert (codes.int() @ codes.int().T == codes.long() @ codes.long().T).item() is (terms == 133_144)
 
 
-INT8_ROW, FP8_TENSOR = Operand.parse("int8-row"), Operand.parse("fp8-tensor")
+INT8_ROW, FP8_TENSOR, NVFP4 = map(Operand.parse, ("int8-row", "fp8-tensor", "nvfp4"))
 BLOCKS = ("tensor", "row", "g128")
 SHAPES = pytest.mark.parametrize(("rows", "columns", "draws"), [(16, 512, 64), (100, 1024, 32), (512, 4096, 8)])
 FALSE_ALARM = 1e-5
@@ -141,6 +141,14 @@ def test_the_closed_form_predicts_the_mean_error(name: str, rows: int, columns: 
     measured = relative_errors(operand, rows, columns, draws)
     spread = stats.t.isf(FALSE_ALARM / 2, draws - 1) * measured.std(0) / math.sqrt(draws)
     assert ((measured.mean(0) - predicted).abs() <= spread).all(), (measured.mean(0) / predicted, spread / predicted)
+
+
+def test_the_closed_form_knows_which_of_two_blocks_holds_the_largest_value() -> None:
+    draws = torch.randn(2048, 1, 32, generator=torch.Generator().manual_seed(0))
+    measured = torch.stack([(fake_quantize(x, NVFP4) - x).abs().double().mean() for x in draws])
+    predicted = expected.relative_mean_error(NVFP4, (1, 32)) * expected.MEAN_MAGNITUDE
+    spread = stats.norm.isf(FALSE_ALARM / 2) * measured.std() / math.sqrt(len(draws))
+    assert (measured.mean() - predicted).abs() <= spread
 
 
 @pytest.mark.parametrize("name", ["int4-row-asym", "int4-row-clip"])
