@@ -14,7 +14,7 @@ import pytest
 
 from meta_tests.mutants import PlainQuantizer
 from quantsuite.conformance.cases import KnownFailure, make_cases, parameters, read_known_failures
-from quantsuite.contestant import ContestantError, load
+from quantsuite.contestant import ENTRY_POINT_GROUP, ContestantError, load
 from quantsuite.records import read_run
 
 ROOT = Path(__file__).parent.parent
@@ -99,6 +99,17 @@ def test_conformance_runs_on_a_kernel_of_another_package_from_any_folder(project
     assert {found.contestant for found in results} == {"mine"}
     assert {found.outcome for found in results} <= {"exact", "within bound", "not supported"}
     assert next(found for found in results if found.property == "ties_go_to_even").outcome == "exact"
+
+
+def test_an_installed_package_offers_its_kernels_by_an_entry_point(project: Path, installed: Path) -> None:
+    metadata = project / "mypackage-1.0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: mypackage\nVersion: 1.0\n")
+    (metadata / "entry_points.txt").write_text(f"[{ENTRY_POINT_GROUP}]\nmine = mypackage.module:kernel\n")
+    result = run(project, installed, *CONFORMANCE[:2])
+    assert result.returncode == 0, result.stdout + result.stderr
+    results = read_run(project / "reports" / "numerics.json").properties
+    assert {found.contestant for found in results} == {"mine"}
 
 
 def test_a_wrong_kernel_fails_with_its_case_and_excess(tmp_path: Path, installed: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import builtins
 import datetime
 import fnmatch
-import time
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -44,7 +43,6 @@ class CheckCase:
     seed: int = 0
     measured: Measured | None = field(default=None, init=False)
     not_supported: str | None = field(default=None, init=False)
-    seconds: float = field(default=0.0, init=False)
 
     @property
     def dtype_name(self) -> str:
@@ -64,7 +62,6 @@ class CheckCase:
             CheckFailure: if the contestant breaks the property.
             pytest.skip.Exception: if the device or the scheme does not have it.
         """
-        start = time.perf_counter()
         try:
             self.not_supported = contestants.unsupported(self.contestant, self.subject, self.device)
             if self.not_supported is None:
@@ -73,8 +70,6 @@ class CheckCase:
                 return self.measured
         except NotApplicable as reason:
             self.not_supported = str(reason)
-        finally:
-            self.seconds = time.perf_counter() - start
         pytest.skip(f"not supported: {self.not_supported}")
 
 
