@@ -58,13 +58,11 @@ class Linear:
         return packed(x)
 
 
-_CATALOGUE = tuple(map(str, CATALOGUE))
+_PACKED = ("int4-g128", "int4-g128-asym", "nf4-g64", "fp4-g32", "mxfp4", "nvfp4")
+_BOTH = ("int8-row:int8-token", "int4-row:int8-token", "fp8-row:fp8-token", "fp8-b128x128:fp8-g128", "mxfp4:mxfp8")
 
 CONTESTANTS = [
     Quantizer(),
-    Linear("real", (*_CATALOGUE, "int4-g128", "nf4-g64", "fp4-g32")),
-    Linear(
-        "simulated",
-        ("int8-row", "fp8-g64", "int4-g128-asym", "int8-row:int8-token", "fp8-b128x128:fp8-g128", "mxfp4:mxfp8"),
-    ),
+    Linear("real", (*map(str, CATALOGUE), *_PACKED, *_BOTH)),
+    Linear("simulated", ("int8-row", "fp8-g64", "int4-g128-asym", *_BOTH)),
 ]

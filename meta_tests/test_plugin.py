@@ -79,10 +79,11 @@ def test_an_unreachable_dataset_is_skipped_and_says_how_to_get_it(tmp_path: Path
 
 def test_what_a_device_cannot_run_is_a_cell_with_its_reason(tmp_path: Path) -> None:
     output = tmp_path / "run.json"
-    run("--scheme", "int4-row-asym", "--execution", "real", "--limit", "8", "--output", str(output))
-    records = [record for record in read_run(output).records if record.subject.scheme.name == "int4-row-asym"]
+    static = "int8-row:int8-token-static"
+    run("--scheme", static, "--execution", "real", "--limit", "8", "--output", str(output))
+    records = [record for record in read_run(output).records if record.subject.scheme.name == static]
     assert {record.outcome for record in records} == {"unsupported"}
-    assert all("run it with --execution simulated" in record.reason for record in records)
+    assert all("drop -static" in record.reason for record in records)
 
 
 def test_a_run_records_every_cell_with_its_provenance(small_run: Path) -> None:

@@ -127,24 +127,27 @@ def _product_roundings(
     return relative * (x @ weight.T) + absolute + constant
 
 
-def bound_execution(x: Tensor, weight: Tensor, dtype: torch.dtype, bias: Tensor | None = None) -> Tensor:
-    """How far two executions of one weight-only scheme may be apart.
+def bound_execution(
+    x: Tensor, weight: Tensor, dtype: torch.dtype, bias: Tensor | None = None, *, quantized_operands: int = 1
+) -> Tensor:
+    """How far two executions of one scheme may be apart.
 
-    Each multiplies ``x`` by the same dequantized weight, up to one rounding of it to ``dtype``, sums K
-    products in float32 or better (:func:`accumulation_error`), and rounds the result at most three times to
-    ``dtype``, a bias included.  Half of this bound is how far one execution may be from the exact product with
-    ``weight``.
+    Each multiplies the same dequantized operands, up to one rounding of each to ``dtype``, sums K products in
+    float32 or better (:func:`accumulation_error`), and rounds the result at most three times to ``dtype``, a bias
+    included; roundings to float32 of sums that are exact stand for those of the sum.  Half of this bound is how far
+    one execution may be from the exact product.
 
     Args:
-        x: ``[..., K]``.
+        x: ``[..., K]``, dequantized if it is quantized.
         weight: ``[N, K]``, dequantized.
-        dtype: of ``x`` and of the result.
+        dtype: of the layer's input and of the result.
         bias: ``[N]`` or ``None``.
+        quantized_operands: 1 if the weight alone is quantized, 2 if ``x`` is too.
 
     Returns:
         float64 ``[..., N]``.
     """
-    bound = _product_roundings(x.double().abs(), weight.double().abs(), dtype, 1, FLOAT32_ROUNDOFF)
+    bound = _product_roundings(x.double().abs(), weight.double().abs(), dtype, quantized_operands, FLOAT32_ROUNDOFF)
     if bias is not None:
         bound = bound + ((1 + torch.finfo(dtype).eps / 2) ** 3 - 1) * bias.double().abs()
     return 2 * bound

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from quantsuite.kernels import weight_only
+from quantsuite.kernels import product
 from quantsuite.quantize import QuantizedTensor, dequantize, fake_quantize, quantize
 from quantsuite.scheme import Execution, Scheme
 
@@ -26,10 +26,10 @@ def check_supported(scheme: Scheme, execution: Execution, device: torch.device |
         raise UnsupportedError(f"{scheme}: this engine has no quantized KV cache; drop +kv-{scheme.kv_cache}")
     if scheme.activation is not None and not scheme.activation.dynamic:
         raise UnsupportedError(f"{scheme}: static activation scales need calibration; drop -static")
-    if execution == "real" and scheme.activation is not None:
-        raise UnsupportedError(f"{scheme}: no real product of quantized activations; run it with --execution simulated")
-    if execution == "real" and scheme.weight is not None and (reason := weight_only.unsupported(scheme.weight, device)):
-        raise UnsupportedError(f"{scheme}: {reason}")
+    if execution == "real" and scheme.weight is not None:
+        reason = product.unsupported(scheme.weight, scheme.activation, device)
+        if reason is not None:
+            raise UnsupportedError(f"{scheme}: {reason}; run it with --execution simulated")
 
 
 class QuantizedLinear(nn.Module):
@@ -37,13 +37,13 @@ class QuantizedLinear(nn.Module):
 
     *Simulated*, the weight is a parameter that each forward pass rounds, and gradients pass
     straight through; :meth:`freeze` rounds it once and for all for inference.  *Real*, the weight
-    is stored as codes of its format, packed where they are smaller than a byte, with their scales, and there
-    is nothing to train.
+    is stored as codes of its format, packed where they are smaller than a byte, with their scales, activations are
+    quantized at each call, and there is nothing to train.
 
     Args:
         weight: ``[N, K]``, floating.
         bias: ``[N]`` or ``None``.
-        scheme: a weight, and for simulated execution also a dynamic activation.
+        scheme: a weight, and perhaps a dynamic activation.
         execution: ``"simulated"`` or ``"real"``.
 
     Raises:
@@ -61,9 +61,10 @@ class QuantizedLinear(nn.Module):
         self.bias = None if bias is None else nn.Parameter(bias.detach())
         if execution == "real":
             quantized = quantize(weight, scheme.weight)
-            self.register_buffer("codes", weight_only.store(quantized))
+            self.register_buffer("codes", product.store(quantized))
             self.register_buffer("scale", quantized.scale)
             self.register_buffer("tensor_scale", quantized.tensor_scale)
+            self.register_buffer("zero_point", quantized.zero_point)
         else:
             self.weight = nn.Parameter(weight.detach())
             fake_quantize(self.weight.detach(), scheme.weight)
@@ -90,17 +91,17 @@ class QuantizedLinear(nn.Module):
     def _stored(self) -> QuantizedTensor:
         assert self.scheme.weight is not None
         return QuantizedTensor(
-            codes=weight_only.load(self.codes, self.scheme.weight, self.in_features),
+            codes=product.load(self.codes, self.scheme.weight, self.in_features),
             scale=self.scale,
             tensor_scale=self.tensor_scale,
-            zero_point=None,
+            zero_point=self.zero_point,
             shape=torch.Size((self.out_features, self.in_features)),
             operand=self.scheme.weight,
         )
 
     def forward(self, x: Tensor) -> Tensor:
         if self.execution == "real":
-            return weight_only.linear(x, self._stored(), self.bias)
+            return product.linear(x, self._stored(), self.bias, self.scheme.activation)
         if self.scheme.activation is not None:
             x = fake_quantize(x, self.scheme.activation)
         return functional.linear(x, self.effective_weight(), self.bias)

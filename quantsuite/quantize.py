@@ -28,7 +28,7 @@ class QuantizedTensor:
         scale: in the dtype of the operand's scale format, in the shape that
             :func:`~quantsuite.granularity.share_scales` broadcasts.
         tensor_scale: float32 scalar that all scales are multiplied with; ``None`` but for E4M3 scales.
-        zero_point: int32 in the shape of ``scale``; ``None`` if symmetric.
+        zero_point: int8 in the shape of ``scale``; ``None`` if symmetric.
         shape: of the tensor before padding.
         operand: how the tensor was quantized.
     """
@@ -129,7 +129,7 @@ def _asymmetric_scale(view: Tensor, shared: tuple[int, ...], fmt: IntegerFormat,
     high = view.amax(shared, keepdim=True).clamp(min=0)
     low = view.amin(shared, keepdim=True).clamp(max=0)
     scale = (high / (2**fmt.bits - 1) - low / (2**fmt.bits - 1)).clamp(min=SMALLEST_SCALE)
-    return scale, (qmin - (low / scale).round()).to(torch.int32)
+    return scale, (qmin - (low / scale).round()).to(torch.int8)
 
 
 def quantize(tensor: Tensor, operand: Operand, *, pad: bool = False) -> QuantizedTensor:

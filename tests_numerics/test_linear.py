@@ -8,8 +8,9 @@ from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from quantsuite import reference
 from quantsuite.bounds import bound_execution
+from quantsuite.kernels import product
 from quantsuite.linear import QuantizedLinear, UnsupportedError, quantized, weight_bytes
-from quantsuite.quantize import fake_quantize
+from quantsuite.quantize import dequantize, fake_quantize, quantize
 from quantsuite.scheme import CATALOGUE, EXECUTIONS, Execution, Scheme
 
 PACKED = [Scheme.parse(name) for name in ("int4-g128", "int3-g64", "nf4-g64", "fp4-row", "fp6e3m2-g128")]
@@ -17,10 +18,23 @@ BLOCKS = [
     Scheme.parse(name)
     for name in ("mxfp8", "mxfp4", "mxint8", "nvfp4", "int8-row-full", "int8-g128-sbf16", "fp8-row-se4m3")
 ]
-STORED = [*CATALOGUE, *PACKED, *BLOCKS]
+ASYMMETRIC = [Scheme.parse(name) for name in ("int8-row-asym", "int4-g128-asym")]
+BOTH = [
+    Scheme.parse(name)
+    for name in (
+        "int8-row:int8-token",
+        "int8-tensor:int8-tensor",
+        "int4-row:int8-token",
+        "int8-row-full:int8-token-full",
+        "fp8-row:fp8-token",
+        "fp8-row:int8-token",
+        "fp8-b37x128:fp8-g128",
+        "int8-row:int8-token-asym",
+        "mxfp4:mxfp8",
+    )
+]
+STORED = [*CATALOGUE, *PACKED, *BLOCKS, *ASYMMETRIC, *BOTH]
 schemes = pytest.mark.parametrize("scheme", STORED, ids=str)
-SIMULATED = [Scheme.parse(name) for name in ("int4-g128-asym", "int8-row:int8-token", "fp8-b37x128:fp8-g128")]
-trainable = pytest.mark.parametrize("scheme", [*STORED, *SIMULATED], ids=str)
 dtypes = pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32], ids=str)
 executions = pytest.mark.parametrize("execution", EXECUTIONS)
 
@@ -41,6 +55,17 @@ def activations(tokens: int, dtype: torch.dtype) -> torch.Tensor:
     return torch.randn(tokens, 512, generator=torch.Generator().manual_seed(tokens)).to(dtype)
 
 
+def effective_activations(x: torch.Tensor, scheme: Scheme) -> torch.Tensor:
+    return x if scheme.activation is None else dequantize(quantize(x, scheme.activation))
+
+
+def bound(
+    x: torch.Tensor, weight: torch.Tensor, scheme: Scheme, dtype: torch.dtype, bias: torch.Tensor | None = None
+) -> torch.Tensor:
+    operands = 1 if scheme.activation is None else 2
+    return bound_execution(effective_activations(x, scheme), weight, dtype, bias, quantized_operands=operands)
+
+
 @schemes
 @dtypes
 @biases
@@ -52,7 +77,7 @@ def test_simulated_and_real_agree_within_the_bound(
     simulated = QuantizedLinear.from_linear(linear, scheme, "simulated")(x)
     real_layer = QuantizedLinear.from_linear(linear, scheme, "real")
     difference = (simulated.double() - real_layer(x).double()).abs()
-    assert (difference <= bound_execution(x, real_layer.effective_weight(), dtype, linear.bias)).all()
+    assert (difference <= bound(x, real_layer.effective_weight(), scheme, dtype, linear.bias)).all()
 
 
 @schemes
@@ -64,10 +89,9 @@ def test_a_product_is_within_half_the_bound_of_the_float64_reference(
 ) -> None:
     linear, x = make_linear(dtype, bias), activations(17, dtype)
     weight = QuantizedLinear.from_linear(linear, scheme, "real").effective_weight()
-    error = QuantizedLinear.from_linear(linear, scheme, execution)(x).double() - reference.linear(
-        x, weight, linear.bias
-    )
-    assert (error.abs() <= bound_execution(x, weight, dtype, linear.bias) / 2).all()
+    exact = reference.linear(effective_activations(x, scheme), weight, linear.bias)
+    error = QuantizedLinear.from_linear(linear, scheme, execution)(x).double() - exact
+    assert (error.abs() <= bound(x, weight, scheme, dtype, linear.bias) / 2).all()
 
 
 @schemes
@@ -79,8 +103,9 @@ def test_products_with_weights_too_small_for_float16_are_within_the_bound(
     linear, x = make_linear(dtype), activations(17, dtype)
     linear.weight.data *= 2.0**-14
     weight = QuantizedLinear.from_linear(linear, scheme, "real").effective_weight()
-    error = QuantizedLinear.from_linear(linear, scheme, execution)(x).double() - reference.linear(x, weight)
-    assert (error.abs() <= bound_execution(x, weight, dtype) / 2).all()
+    exact = reference.linear(effective_activations(x, scheme), weight)
+    error = QuantizedLinear.from_linear(linear, scheme, execution)(x).double() - exact
+    assert (error.abs() <= bound(x, weight, scheme, dtype) / 2).all()
 
 
 @schemes
@@ -96,15 +121,15 @@ def test_the_bias_is_added(scheme: Scheme, execution: Execution) -> None:
 def test_real_storage_is_the_bits_of_its_codes_and_its_scales(scheme: Scheme) -> None:
     layer = QuantizedLinear.from_linear(make_linear(torch.bfloat16), scheme, "real")
     operand = scheme.weight
-    scales = {"tensor": 1, "row": 37}.get(str(operand.granularity))
+    scales = {"tensor": 1, "row": 37, "b37x128": 4}.get(str(operand.granularity))
     if scales is None:
         scales = 37 * 512 // operand.granularity.size
-    a_scale = {"fp32": 4, "bf16": 2, "e8m0": 1, "e4m3": 1}[operand.scale]
+    a_scale = {"fp32": 4, "bf16": 2, "e8m0": 1, "e4m3": 1}[operand.scale] + (not operand.symmetric)
     codes = 37 * 512 * operand.format.bits // 8
     assert weight_bytes(layer) == codes + a_scale * scales + (4 if operand.scale == "e4m3" else 0)
 
 
-@trainable
+@schemes
 @dtypes
 @pytest.mark.parametrize("tokens", [1, 17])
 def test_training_and_inference_compute_the_same(scheme: Scheme, dtype: torch.dtype, tokens: int) -> None:
@@ -116,7 +141,7 @@ def test_training_and_inference_compute_the_same(scheme: Scheme, dtype: torch.dt
     assert not layer.weight.requires_grad
 
 
-@trainable
+@schemes
 def test_gradients_are_those_of_a_layer_with_the_effective_weight(scheme: Scheme) -> None:
     x = activations(17, torch.float32).requires_grad_()
     layer = QuantizedLinear.from_linear(make_linear(torch.float32), scheme, "simulated")
@@ -135,7 +160,7 @@ def test_rows_that_fill_no_whole_bytes_are_stored_too(name: str) -> None:
     linear, x = nn.Linear(37, 5, bias=False), torch.randn(3, 37)
     simulated, real = (QuantizedLinear.from_linear(linear, Scheme.parse(name), each) for each in EXECUTIONS)
     assert torch.equal(real.effective_weight(), simulated.effective_weight())
-    assert ((simulated(x) - real(x)).abs() <= bound_execution(x, real.effective_weight(), torch.float32)).all()
+    assert ((simulated(x) - real(x)).abs() <= bound(x, real.effective_weight(), real.scheme, torch.float32)).all()
 
 
 @pytest.fixture(params=[True, False], ids=["tied", "untied"])
@@ -201,8 +226,6 @@ def test_a_weight_that_is_not_finite_is_named_and_the_model_restored(model: Qwen
 @pytest.mark.parametrize(
     ("name", "execution", "way_out"),
     [
-        ("int8-row-asym", "real", "run it with --execution simulated"),
-        ("int8-row:int8-token", "real", "run it with --execution simulated"),
         ("int8-row:int8-token-static", "simulated", "drop -static"),
         ("int8-row@awq", "simulated", "drop @awq"),
         ("bf16+kv-int8-token", "simulated", r"drop \+kv-int8-token"),
@@ -215,8 +238,39 @@ def test_what_cannot_be_executed_says_what_can(
         pass
 
 
-def test_quantized_activations_change_the_product() -> None:
+@executions
+def test_quantized_activations_change_the_product(execution: Execution) -> None:
     x = activations(17, torch.float32)
-    weight_only = QuantizedLinear.from_linear(make_linear(torch.float32), Scheme.parse("int8-row"), "simulated")
-    both = QuantizedLinear.from_linear(make_linear(torch.float32), Scheme.parse("int8-row:int8-token"), "simulated")
+    names = ("int8-row", "int8-row:int8-token")
+    weight_only, both = (
+        QuantizedLinear.from_linear(make_linear(torch.float32), Scheme.parse(name), execution) for name in names
+    )
     assert not torch.equal(weight_only(x), both(x))
+
+
+@pytest.mark.parametrize("name", ["int8-row:int8-token", "int4-tensor:int8-tensor", "int8-row-full:int8-token-full"])
+@pytest.mark.parametrize(("tokens", "rows", "terms"), [(1, 1, 1), (3, 37, 129), (40, 64, 512)])
+def test_integer_codes_are_summed_exactly(name: str, tokens: int, rows: int, terms: int) -> None:
+    """Against int64 sums: all that is rounded is the sum to float32 and its two scales."""
+    generator, scheme = torch.Generator().manual_seed(terms), Scheme.parse(name)
+    x, weight = (torch.randn(size, terms, generator=generator) for size in (tokens, rows))
+    left, right = quantize(x, scheme.activation), quantize(weight, scheme.weight)
+    sums = left.codes.long() @ right.codes.long().T
+    expected = sums.float() * left.step * right.step.flatten()
+    assert torch.equal(QuantizedLinear(weight, None, scheme, "real")(x), expected)
+
+
+def test_sums_that_int32_cannot_hold_are_not_taken_in_it() -> None:
+    ones, scheme = torch.ones(1, 140_000), Scheme.parse("int8-row:int8-token")
+    assert QuantizedLinear(ones, None, scheme, "real")(ones).item() == pytest.approx(140_000, rel=1e-3)
+
+
+def test_a_device_without_a_product_of_int8_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*operands: torch.Tensor) -> torch.Tensor:
+        raise NotImplementedError("no kernel")
+
+    product._missing_integer_product.cache_clear()
+    monkeypatch.setattr(torch, "_int_mm", refuse)
+    with pytest.raises(UnsupportedError, match="cpu cannot multiply int8 codes: no kernel; run it with --execution"):
+        QuantizedLinear(torch.ones(8, 8), None, Scheme.parse("int8-row:int8-token"), "real")
+    product._missing_integer_product.cache_clear()
