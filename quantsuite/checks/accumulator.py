@@ -1,9 +1,11 @@
 """The width of a product's accumulator, measured.
 
-One large product ``2^q d`` opens the sum, 512 small products ``d`` follow (``2^q`` of them, if that is less), the
-large one is taken off at the end.  All small ones are left only if the running sum keeps ``q + 1`` significant
-bits: with fewer, half a unit in its last place is at least ``d`` and what is added is lost.  All operands are codes
-at scale one, so nothing but the accumulator can round.  FP8 tensor cores of Hopper keep about 14 bits, which is why
+One large product ``2^q d`` opens the sum, 255 small products ``d`` follow (``2^q - 1``, if that is less), the large one
+is taken off at the end.  All small ones are left only if the running sum keeps ``q + 1`` significant bits: with fewer,
+half a unit in its last place is at least ``d`` and what is added is lost.  Their number is odd, so that a sum rounded
+to a coarser unit anywhere is not theirs, and bfloat16 holds it.  All operands are codes at scale one, so nothing but
+the accumulator can round.  Where codes span few binades the large product is spread over many, and sums
+kept side by side hold more together than each of them.  FP8 tensor cores of Hopper keep about 14 bits, which is why
 DeepSeek-V3 (technical report, section 3.3.2) adds partial sums of 128 in float32.
 """
 
@@ -22,7 +24,7 @@ from quantsuite.checks.products import Setting
 from quantsuite.contestant import Product, claims
 from quantsuite.scheme import Operand, Scheme
 
-SMALL_PRODUCTS = 512
+SMALL_PRODUCTS = 255
 MOST_BITS = 27
 FLOAT32_BITS = 24
 
@@ -77,7 +79,7 @@ def _kept(setting: Setting, q: int) -> tuple[float, list[int]]:
     m, n, k = next(setting.fitting((1, 1, k), (32, 32, k)))
     unit = unit if unit > 1 else k
     free = [i for i in range(k) if i % unit > 1]
-    count = min(SMALL_PRODUCTS, 2**q)
+    count = min(SMALL_PRODUCTS, 2**q - 1)
     if len(free) < count + 2 * copies:
         raise NotApplicable(f"{scheme} has groups too small to hold their largest value apart")
     first, last, small = free[:copies], free[-copies:], free[copies : copies + count]

@@ -135,8 +135,10 @@ def _accumulator_topic(results: Sequence[PropertyResult]) -> list[Topic]:
     words = (
         "How many significant bits a running sum over K keeps, measured with sums whose small terms survive only in a "
         "wide enough accumulator, and after how many elements small terms survive again: where partial sums are "
-        "promoted to a wider sum, or kept side by side. FP8 tensor cores of the Ada and Hopper generations keep about "
-        "14 bits, of which DeepSeek-V3 adds partial sums of 128 elements in float32."
+        "promoted to a wider sum, or kept side by side. Where codes span few binades (INT8, INT4, FP4) the large "
+        "term is spread over many products, and sums kept side by side hold more together than each of them. FP8 "
+        "tensor cores of the Ada and Hopper generations keep about 14 bits, of which DeepSeek-V3 adds partial sums "
+        "of 128 elements in float32."
     )
     table = Table(heads=heads, rows=tuple(rows), labels=3)
     return [Topic(heading="Accumulator width", words=words, tables=(table,))]
