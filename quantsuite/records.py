@@ -15,7 +15,7 @@ RECORD, PROPERTY, ERROR = "quantsuite_record", "quantsuite_property", "quantsuit
 
 Outcome = Literal["passed", "failed", "error", "skipped", "xfailed", "unsupported"]
 Direction = Literal["lower", "higher"]
-Finding = Literal["exact", "within bound", "fails", "known failure", "not supported"]
+Finding = Literal["exact", "within bound", "fails", "known failure", "not supported", "not applicable"]
 
 
 class RecordError(ValueError):

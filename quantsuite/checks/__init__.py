@@ -2,7 +2,7 @@
 
 A check is a function ``check_x(contestant, scheme, *, device, dtype, seed) -> float`` that returns the largest
 error as a fraction of its bound (0: exact), alone or in :class:`Measured`, and raises
-:class:`CheckFailure` or :class:`NotApplicable`.
+:class:`CheckFailure`, :class:`NotApplicable` or :class:`NotSupported`.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from quantsuite.checks import accumulator, products, quantizers
-from quantsuite.checks.outcome import CheckFailure, Measured, NotApplicable
+from quantsuite.checks.outcome import CheckFailure, Measured, NotApplicable, NotSupported
 
 Check = Callable[..., float | Measured]
 
-__all__ = ["CHECKS", "Check", "CheckFailure", "Measured", "NotApplicable", "property_name"]
+__all__ = ["CHECKS", "Check", "CheckFailure", "Measured", "NotApplicable", "NotSupported", "property_name"]
 
 
 def _checks(*modules: object) -> tuple[Check, ...]:

@@ -1,4 +1,4 @@
-"""How a check ends: a factor of the bound, a failure with its smallest case, or not applicable."""
+"""How a check ends: a factor of the bound, a failure with its smallest case, not applicable, or not supported."""
 
 from __future__ import annotations
 
@@ -26,7 +26,11 @@ class Measured:
 
 
 class NotApplicable(Exception):
-    """A property that a scheme does not have, or that cannot be tried here; the message says why."""
+    """A property that a scheme or a dtype does not have; the message says why."""
+
+
+class NotSupported(Exception):
+    """What a contestant does not take on a device, in its own words."""
 
 
 def compare(case: str, got: Tensor, expected: Tensor, bound: Tensor | float) -> float:

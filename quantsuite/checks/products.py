@@ -16,7 +16,7 @@ from torch import Tensor
 from quantsuite import reference
 from quantsuite.bounds import bound_matmul, exact_int32_terms
 from quantsuite.checks.draws import anchor, block_shape, grid, normal
-from quantsuite.checks.outcome import CheckFailure, NotApplicable, compare, same
+from quantsuite.checks.outcome import CheckFailure, NotApplicable, NotSupported, compare, same
 from quantsuite.contestant import Product, claims, unsupported_shape
 from quantsuite.formats import IntegerFormat
 from quantsuite.granularity import PerTensor
@@ -43,7 +43,7 @@ class Setting:
         """Shapes ``(M, N, K)``, N and K rounded up to whole blocks, that the contestant takes here.
 
         Raises:
-            NotApplicable: with the contestant's reason, if it takes none.
+            NotSupported: with the contestant's reason, if it takes none.
         """
         n_unit, k_unit = self.units()
         reason = None
@@ -56,7 +56,7 @@ class Setting:
                 yield shape
             reason = reason or refused
         if not taken:
-            raise NotApplicable(reason or "no shape")
+            raise NotSupported(reason)
 
     def shape(self, m: int = 32, n: int = 32, k: int = 64) -> tuple[int, int, int]:
         """One shape as by :meth:`fitting`."""

@@ -15,7 +15,8 @@ import pytest
 import torch
 
 from quantsuite import contestant as contestants
-from quantsuite.checks import CHECKS, Check, CheckFailure, Measured, NotApplicable, property_name
+from quantsuite.checks import CHECKS, Check, CheckFailure, Measured, NotApplicable, NotSupported, property_name
+from quantsuite.records import Finding
 from quantsuite.scheme import Operand, Scheme
 
 CHECK_VERSION = 1
@@ -42,7 +43,7 @@ class CheckCase:
     dtype: torch.dtype
     seed: int = 0
     measured: Measured | None = field(default=None, init=False)
-    not_supported: str | None = field(default=None, init=False)
+    not_run: tuple[Finding, str] | None = field(default=None, init=False)
 
     @property
     def dtype_name(self) -> str:
@@ -63,14 +64,18 @@ class CheckCase:
             pytest.skip.Exception: if the device or the scheme does not have it.
         """
         try:
-            self.not_supported = contestants.unsupported(self.contestant, self.subject, self.device)
-            if self.not_supported is None:
-                found = self.check(self.contestant, self.subject, device=self.device, dtype=self.dtype, seed=self.seed)
-                self.measured = found if isinstance(found, Measured) else Measured(found)
-                return self.measured
-        except NotApplicable as reason:
-            self.not_supported = str(reason)
-        pytest.skip(f"not supported: {self.not_supported}")
+            reason = contestants.unsupported(self.contestant, self.subject, self.device)
+            if reason is not None:
+                raise NotSupported(reason)
+            found = self.check(self.contestant, self.subject, device=self.device, dtype=self.dtype, seed=self.seed)
+        except NotApplicable as error:
+            self.not_run = ("not applicable", str(error))
+        except NotSupported as error:
+            self.not_run = ("not supported", str(error))
+        else:
+            self.measured = found if isinstance(found, Measured) else Measured(found)
+            return self.measured
+        pytest.skip(": ".join(self.not_run))
 
 
 def make_cases(

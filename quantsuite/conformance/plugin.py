@@ -91,8 +91,8 @@ def _result(case: CheckCase, report: pytest.TestReport) -> PropertyResult:
     reason = None
     if case.measured is not None:
         outcome = "exact" if case.measured.tightness == 0 else "within bound"
-    elif case.not_supported is not None:
-        outcome, reason = "not supported", case.not_supported
+    elif case.not_run is not None:
+        outcome, reason = case.not_run
     else:
         crash = getattr(report.longrepr, "reprcrash", None)
         failure = str(report.longrepr) if crash is None else crash.message.removeprefix(FAILURE)

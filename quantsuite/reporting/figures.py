@@ -234,6 +234,7 @@ def _pairs_panel(axes: Axes, metric: MetricAnalysis) -> None:
     axes.set_yticks(range(len(ladder)), [name or "" for name in ladder])
     axes.set_ylim(len(ladder) - 0.4, -0.6)
     axes.tick_params(axis="y", length=0)
+    axes.locator_params(axis="x", nbins=5)
     axes.set_xlabel(f"FP8 against INT8: {_loss_label(metric)}")
     axes.set_title(metric.metric.name, loc="left")
 

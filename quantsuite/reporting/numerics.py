@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from quantsuite.records import ErrorPoint, PropertyResult
 from quantsuite.reporting.analysis import unique
 from quantsuite.reporting.figures import ErrorPanel, Plot, plot_errors
-from quantsuite.reporting.tables import Table
+from quantsuite.reporting.tables import Table, fixed
 from quantsuite.reporting.wording import MISSING
 
-SEVERITY = ("fails", "known failure", "within bound", "exact", "not supported")
+SEVERITY = ("fails", "known failure", "within bound", "exact", "not supported", "not applicable")
 """What a cell of several schemes says: the first of these that any of them has."""
 RAN = SEVERITY[:4]
 
@@ -65,7 +65,8 @@ def _properties_topic(operation: str, results: Sequence[PropertyResult]) -> Topi
         heading=f"Contestants: {operation}",
         words=(
             "Exact: bit for bit as the oracle decides. Within: the largest error over its proven bound, of all "
-            "schemes that the contestant claims. Fails: with how many schemes of those that were run."
+            "schemes that the contestant claims. Fails: with how many schemes of those that were run. n/a: no scheme "
+            "that it claims has the property."
         ),
         tables=(
             Table(
@@ -90,11 +91,11 @@ def _property_cell(results: Sequence[PropertyResult]) -> str:
     if worst == "within bound":
         factors = [result.factor for result in results if result.factor is not None]
         return f"within {max(factors):.3f}" if factors else "within"
-    return {"not supported": "not supported here"}.get(worst, worst)
+    return {"not supported": "not supported here", "not applicable": "n/a"}.get(worst, worst)
 
 
 def _reasons_topic(properties: Sequence[PropertyResult]) -> list[Topic]:
-    told = [result for result in properties if result.reason and result.outcome not in ("exact", "within bound")]
+    told = [result for result in properties if result.outcome in ("fails", "known failure", "not supported")]
     if not told:
         return []
     rows = []
@@ -104,10 +105,11 @@ def _reasons_topic(properties: Sequence[PropertyResult]) -> list[Topic]:
             for result in told
             if (result.contestant, result.property, result.outcome, result.reason or "") == key
         )
-        rows.append((key[0], ", ".join(schemes), *key[1:]))
+        rows.append((key[0], _listed("schemes", schemes), *key[1:]))
     rows = _merged(rows)
     heads = ("Contestant", "Schemes", "Properties", "Outcome", "Note")
     words = "Why a check failed, was expected to, or did not run."
+    rows = tuple(sorted(rows, key=lambda row: SEVERITY.index(row[3])))
     return [Topic(heading="Failures and what is not supported", words=words, tables=(Table(heads=heads, rows=rows),))]
 
 
@@ -117,9 +119,14 @@ def _merged(rows: Sequence[tuple[str, ...]]) -> tuple[tuple[str, ...], ...]:
     for contestant, schemes, name, outcome, reason in rows:
         merged.setdefault((contestant, schemes, outcome, reason), []).append(_spoken(name))
     return tuple(
-        (contestant, schemes, ", ".join(names) if len(names) < 4 else f"{len(names)} properties", outcome, reason)
+        (contestant, schemes, _listed("properties", names), outcome, reason)
         for (contestant, schemes, outcome, reason), names in merged.items()
     )
+
+
+def _listed(what: str, names: Sequence[str]) -> str:
+    """All names, or how many they are if that is many."""
+    return ", ".join(names) if len(names) < 4 else f"{len(names)} {what}"
 
 
 def _accumulator_topic(results: Sequence[PropertyResult]) -> list[Topic]:
@@ -129,8 +136,14 @@ def _accumulator_topic(results: Sequence[PropertyResult]) -> list[Topic]:
     for key in unique((r.contestant, r.environment.dtype, r.details["bits"]) for r in results):
         own = [r for r in results if (r.contestant, r.environment.dtype, r.details["bits"]) == key]
         partial = sorted({r.details["promotion"] for r in own if "promotion" in r.details})
-        schemes = ", ".join(unique(r.scheme for r in own))
-        rows.append((*key[:2], schemes, f"{key[2]:.0f}", ", ".join(f"{size:.0f}" for size in partial) or MISSING))
+        rows.append(
+            (
+                *key[:2],
+                _listed("schemes", unique(r.scheme for r in own)),
+                f"{key[2]:.0f}",
+                ", ".join(f"{size:.0f}" for size in partial) or MISSING,
+            )
+        )
     heads = ("Contestant", "dtype", "Schemes", "Bits, at least", "Partial sums of, elements of K")
     words = (
         "How many significant bits a running sum over K keeps, measured with sums whose small terms survive only in a "
@@ -172,7 +185,7 @@ def _study_table(study: str, panel: ErrorPanel) -> Table:
     x_head = f"{study[0].upper()}{study[1:]}"
     if _is_single(panel):
         points = sorted(panel.points, key=lambda point: (point.x, point.measured))
-        lines = ((p.series, f"{p.x:,.3f}", _shape(p.shape), _error(p.measured), _error(p.predicted)) for p in points)
+        lines = ((p.series, f"{p.x:,.3f}", _shape(p.shape), fixed(p.measured), fixed(p.predicted)) for p in points)
         heads = ("Scheme", x_head, "Shape", "measured", "predicted")
         return Table(title=panel.title, heads=heads, rows=tuple(lines), labels=1)
     heads = [x_head, "Shape"]
@@ -185,7 +198,7 @@ def _study_table(study: str, panel: ErrorPanel) -> Table:
             heads.append("predicted")
             columns.append({key: point.predicted for key, point in own.items()})
     rows = [
-        (f"{key[1]:,.0f}", _shape(key[0]), *(_error(column.get(key)) for column in columns))
+        (f"{key[1]:,.0f}", _shape(key[0]), *(fixed(column.get(key)) for column in columns))
         for key in unique((tuple(point.shape), point.x) for point in panel.points)
     ]
     return Table(title=panel.title, heads=tuple(heads), rows=tuple(rows), labels=0)
@@ -193,7 +206,3 @@ def _study_table(study: str, panel: ErrorPanel) -> Table:
 
 def _shape(sizes: Sequence[int]) -> str:
     return " x ".join(map(str, sizes))
-
-
-def _error(value: float | None) -> str:
-    return MISSING if value is None else f"{value:.5f}"

@@ -66,7 +66,7 @@ def ranking(metric: MetricAnalysis) -> Table:
             scale.value(row.record.value if row.record.measured else None),
             scale.interval(row.interval),
         ]
-        cells += [_number(row.record.details.get("bits_per_byte"))] if bits else []
+        cells += [fixed(row.record.details.get("bits_per_byte"))] if bits else []
         cells += [
             _change(row),
             row.comparison.verdict if row.comparison else MISSING,
@@ -105,6 +105,11 @@ def _without_empty(table: Table) -> Table:
         labels=sum(i < table.labels for i in keep),
         kinds=table.kinds,
     )
+
+
+def fixed(value: float | None) -> str:
+    """Five decimals."""
+    return MISSING if value is None else f"{value:.5f}"
 
 
 def _number(value: float | None) -> str:
