@@ -18,7 +18,7 @@ class Quantizer:
 
     name = "ours"
     operation = "quantize"
-    dtypes = ("float32", "bfloat16")
+    dtypes = ("float32", "bfloat16", "float16")
     schemes = (
         *("int8-tensor", "int8-row", "int8-token", "int8-g64", "int8-b16x32", "int8-row-asym", "int8-row-full"),
         *("int4-g128", "int4-g32-asym", "int4-g32-full", "int4-g128-clip", "int3-g64", "int2-row", "int8-row-sbf16"),
@@ -37,7 +37,7 @@ class Linear:
     execution: Execution
     schemes: tuple[str, ...]
     operation: str = "linear"
-    dtypes: tuple[str, ...] = ("float32", "bfloat16")
+    dtypes: tuple[str, ...] = ("float32", "bfloat16", "float16")
 
     @property
     def name(self) -> str:

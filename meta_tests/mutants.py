@@ -59,6 +59,7 @@ class AsymmetricQuantizer:
     """``(clip(round(x / scale) + zero) - zero) * scale``."""
 
     zero: Callable[[Tensor], Tensor] = torch.round
+    high: Callable[[Tensor], Tensor] = lambda high: high.clamp(min=0)
     minus: Callable[[Tensor], Tensor] = lambda zero: zero
     name: str = "plain-asymmetric"
     operation: str = "quantize"
@@ -69,7 +70,7 @@ class AsymmetricQuantizer:
             raise ValueError("NaN or infinite")
         view, shared = share_scales(x.float(), operand.granularity)
         steps = 2**operand.format.bits - 1
-        high, low = view.amax(shared, keepdim=True).clamp(min=0), view.amin(shared, keepdim=True).clamp(max=0)
+        high, low = self.high(view.amax(shared, keepdim=True)), view.amin(shared, keepdim=True).clamp(max=0)
         scale = (high / steps - low / steps).clamp(min=SMALLEST_SCALE)
         zero = self.zero(-low / scale)
         codes = ((view / scale).round() + zero).clamp(0, steps)

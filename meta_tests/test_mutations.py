@@ -54,6 +54,26 @@ def round_mantissa_away(values: Tensor, operand: Any) -> Tensor:
     return half_away(values / ulp, operand) * ulp
 
 
+def stochastic_mantissa(values: Tensor, operand: Any) -> Tensor:
+    ulp = operand.format.ulp(values)
+    return stochastic(values / ulp, operand) * ulp
+
+
+def zero_beyond(values: Tensor, size: int, dimension: int) -> Tensor:
+    """Zeros after the first ``size`` rows (dimension 0) or columns (-1)."""
+    kept = values.narrow(dimension, 0, min(size, values.shape[dimension]))
+    rest = values.narrow(dimension, kept.shape[dimension], values.shape[dimension] - kept.shape[dimension])
+    return torch.cat([kept, torch.zeros_like(rest)], dimension)
+
+
+def zero_beyond_sums(size: int, dimension: int) -> Any:
+    return lambda x, w: zero_beyond(exact_sums(x, w), size, dimension)
+
+
+def flush(codes: Tensor) -> Tensor:
+    return torch.where(codes.abs() < 2.0**-6, 0.0, codes)
+
+
 def storage_order(x: Tensor) -> Tensor:
     return x.as_strided(x.shape, (x.shape[1], 1)) if x.ndim == 2 else x
 
@@ -72,6 +92,8 @@ SCALE_FAULTS = {
     "scale in float16": lambda v, s, o: amax_scale(v, s, o).half().float().clamp(min=2.0**-24),
     "scale in bfloat16": lambda v, s, o: amax_scale(v, s, o).bfloat16().float(),
     "scale no smaller than 1e-5": lambda v, s, o: amax_scale(v, s, o).clamp(min=1e-5),
+    "scale 0.3% too large": lambda v, s, o: amax_scale(v, s, o) * 1.003,
+    "half of amax": lambda v, s, o: amax_scale(v, s, o) / 2,
     "scale of amax / 128": lambda v, s, o: v.abs().amax(s, keepdim=True).clamp(min=1e-38) / (largest_code(o) + 1),
     "scale of zero rows not guarded": lambda v, s, o: v.abs().amax(s, keepdim=True) / largest_code(o),
 }
@@ -127,6 +149,25 @@ QUANTIZER_FAULTS: list[tuple[str, Any, str, str]] = [
         "int8-row-asym",
         "elements_within_bound",
     ),
+    ("scale 0.3% too large", plain(scale=SCALE_FAULTS["scale 0.3% too large"]), "int8-row", "values_are_nearest"),
+    ("stochastic FP4", plain(round=stochastic_mantissa), "fp4-g32", "values_are_nearest"),
+    ("clips at half of amax", plain(scale=SCALE_FAULTS["half of amax"]), "int4-g32-clip", "search_reduces_errors"),
+    ("searches no scale", plain(), "int4-g32-clip", "search_reduces_errors"),
+    ("rows beyond 64 lost", plain(after=lambda v: zero_beyond(v, 64, 0)), "int8-row", "shapes"),
+    ("columns beyond 2048 lost", plain(after=lambda v: zero_beyond(v, 2048, -1)), "int4-g32", "shapes"),
+    ("hides -inf", plain(before=lambda x: x.nan_to_num(torch.nan, torch.inf, 0)), "int8-row", "nan_is_not_hidden"),
+    (
+        "NaN at the end hidden",
+        plain(before=lambda x: torch.cat([x[:-1], x[-1:].nan_to_num()])),
+        "int8-row",
+        "nan_is_not_hidden",
+    ),
+    (
+        "negative blocks without zero",
+        AsymmetricQuantizer(high=lambda high: high),
+        "int8-row-asym",
+        "elements_within_bound",
+    ),
     ("zero point outside of zero", AsymmetricQuantizer(minus=lambda z: z + 0.25), "int8-row-asym", "zeros_stay_zero"),
 ]
 
@@ -178,6 +219,10 @@ PRODUCT_FAULTS: list[tuple[str, Any, str, str]] = [
     ("scale of the wrong token", product(x_scale=lambda s: s.roll(1, 0)), W8A8, "product_within_bound"),
     ("one scale for all tokens", product(x_scale=lambda s: s.amax().expand_as(s)), W8A8, "rows_are_independent"),
     ("tail of K dropped", product(sums=drop_tail(8)), W8A8, "product_shapes"),
+    ("tail of 16 of K dropped", product(sums=drop_tail(16)), FP8, "product_of_unit_vectors"),
+    ("FP8 subnormals flushed", product(sums=lambda x, w: exact_sums(x, flush(w))), FP8, "product_of_unit_vectors"),
+    ("tokens beyond 64 lost", product(sums=zero_beyond_sums(64, 0)), W8A8, "product_shapes"),
+    ("rows beyond 256 lost", product(sums=zero_beyond_sums(256, 1)), W8A8, "product_shapes"),
     ("last odd token dropped", product(after=zero_last_of_odd), W8A8, "product_shapes"),
     ("float16 result", product(after=lambda y: y.half().float()), W8A8, "product_of_all_magnitudes"),
     (

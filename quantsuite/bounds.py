@@ -77,6 +77,8 @@ def bound_element(tensor: Tensor, operand: Operand) -> Tensor:
     scale (twice), the quotients of the element and of the minimum, and the product add at most
     ``6 u (max - min)``.
 
+    Zero is a value of every format and stays zero.
+
     Returns:
         float64, the shape of ``tensor``.
     """
@@ -85,11 +87,11 @@ def bound_element(tensor: Tensor, operand: Operand) -> Tensor:
     if not operand.symmetric:
         extent = view.amax(shared, keepdim=True).clamp(min=0) - view.amin(shared, keepdim=True).clamp(max=0)
         scale = (extent / (2**operand.format.bits - 1)).clamp(min=SMALLEST_SCALE)
-        return (scale / 2 + slack * extent).expand_as(view).reshape(tensor.shape)
+        return torch.where(view == 0, 0.0, scale / 2 + slack * extent).reshape(tensor.shape)
     low, high = _steps(view, shared, operand)
     bound = torch.maximum(_half_gap(view, operand, low, high), view.abs() - low * operand.format.max)
     bound = bound * (1 + slack) + slack * view.abs() + HALF_SUBNORMAL * (operand.format.max + 1)
-    return bound.reshape(tensor.shape)
+    return torch.where(view == 0, 0.0, bound).reshape(tensor.shape)
 
 
 def accumulation_error(terms: int, roundoff: float = FLOAT32_ROUNDOFF) -> float:

@@ -10,11 +10,23 @@ from torch import Tensor
 
 from quantsuite import reference
 from quantsuite.checks.outcome import NotApplicable
+from quantsuite.formats import FP8_E4M3
 from quantsuite.granularity import PerBlock, PerGroup, PerTensor
 from quantsuite.quantize import largest_code
 from quantsuite.scheme import Operand
 
-LARGE, SMALL = 2.0**40, 2.0**-60
+CHECKED_ROWS, CHECKED_COLUMNS = 130, 2100
+"""At least so many has the largest matrix."""
+
+
+def reach(dtype: torch.dtype) -> int:
+    """Of a power of two that normal values and their products can be multiplied with or divided by in a dtype."""
+    return 8 if dtype == torch.float16 else 40
+
+
+def largest_outlier(dtype: torch.dtype) -> float:
+    """1e30, or what leaves room for products in a dtype."""
+    return 2.0 ** reach(dtype) if dtype == torch.float16 else 1e30
 
 
 def block_shape(operand: Operand | None) -> tuple[int, int]:
@@ -34,6 +46,14 @@ def normal(*shape: int, seed: int, device: str, dtype: torch.dtype, scale: float
     return values.to(dtype).to(device)
 
 
+def mixed(rows: int, k: int, *, seed: int, device: str, dtype: torch.dtype) -> Tensor:
+    """Values ``[rows, K]`` of many magnitudes: within groups of 16, and from one to the next."""
+    generator = torch.Generator().manual_seed(seed)
+    within = torch.randint(-8, 1, (rows, k), generator=generator)
+    between = torch.randint(-6, 7, (rows, -(-k // 16)), generator=generator).repeat_interleave(16, 1)[:, :k]
+    return normal(rows, k, seed=seed, device=device, dtype=dtype) * torch.exp2(within + between).to(dtype).to(device)
+
+
 def matrices(operand: Operand, *, seed: int, device: str, dtype: torch.dtype) -> Iterator[tuple[str, Tensor]]:
     """Named matrices ``[rows, K]`` from small to large: normal, shifted, with outliers, of all magnitudes."""
     rows, columns = block_shape(operand)
@@ -45,11 +65,12 @@ def matrices(operand: Operand, *, seed: int, device: str, dtype: torch.dtype) ->
         draw = normal(n, k, seed=seed, device=device, dtype=dtype)
         yield f"normal [{n}, {k}]", draw
         yield f"normal + 3 [{n}, {k}]", draw + 3
+        yield f"normal - 3 [{n}, {k}]", draw - 3
         outlier = draw.clone()
         outlier.view(-1)[:: max(1, outlier.numel() // 5)] *= 1000
         yield f"outliers of 1000 [{n}, {k}]", outlier
-        yield f"magnitude {LARGE:g} [{n}, {k}]", draw * LARGE
-        yield f"magnitude {SMALL:g} [{n}, {k}]", draw * SMALL
+        for exponent in (reach(dtype), -reach(dtype) * 3 // 2):
+            yield f"magnitude 2^{exponent} [{n}, {k}]", draw * 2.0**exponent
 
 
 def code_values(operand: Operand) -> Tensor:
@@ -67,27 +88,34 @@ def grid(operand: Operand) -> Tensor:
     Raises:
         NotApplicable: if it has none.
     """
-    if operand.scale == "e4m3" or operand.clip:
+    if operand.clip or (operand.scale == "e4m3" and isinstance(operand.granularity, PerTensor)):
         raise NotApplicable(f"{operand} has no scale that is known to be exactly one")
     return code_values(operand)
 
 
 def anchor(operand: Operand) -> float:
-    """The value that makes its block's scale exactly one."""
+    """The value that makes its block's scale exactly one; with E4M3 scales, if the tensor's largest is :func:`top`."""
     return largest_code(operand) if operand.symmetric else float(grid(operand).max())
+
+
+def top(operand: Operand) -> float:
+    """The largest value of a tensor whose blocks have scale one; beyond :func:`anchor` with E4M3 scales only."""
+    return anchor(operand) * (FP8_E4M3.max if operand.scale == "e4m3" else 1)
 
 
 def at_scale_one(values: Tensor, operand: Operand, *, device: str, dtype: torch.dtype) -> Tensor:
     """A matrix that holds ``values`` ``[n]`` in blocks whose scale is exactly one.
 
     Each block begins with the value that sets its scale, which others are cut to; the last is filled up with zeros.
+    With E4M3 scales one block more holds the tensor's largest value.
 
     Raises:
         NotApplicable: if the dtype cannot hold the values, or a block has no room for more than its largest.
     """
     limit = anchor(operand)
     values = values.clamp(-limit, limit)
-    if not torch.equal(values.to(dtype).double(), values):
+    held = torch.cat([values, torch.tensor([top(operand)])])
+    if not torch.equal(held.to(dtype).double(), held):
         raise NotApplicable(f"{dtype} cannot hold the values of {operand.format.name} and their midpoints")
     rows, columns = block_shape(operand)
     room = rows * columns - 1 if isinstance(operand.granularity, PerGroup | PerBlock) else len(values)
@@ -98,6 +126,10 @@ def at_scale_one(values: Tensor, operand: Operand, *, device: str, dtype: torch.
     blocks[: len(values)] = values
     largest = torch.full((count, 1), limit, dtype=torch.float64)
     blocks = torch.cat([largest, blocks.reshape(count, room)], dim=1)
+    if operand.scale == "e4m3":
+        above = torch.zeros(1, blocks.shape[1], dtype=torch.float64)
+        above[0, 0] = top(operand)
+        blocks, count = torch.cat([blocks, above]), count + 1
     if isinstance(operand.granularity, PerBlock):
         blocks = blocks.reshape(count, rows, columns).transpose(0, 1).reshape(rows, count * columns)
     elif not isinstance(operand.granularity, PerTensor):
@@ -108,5 +140,6 @@ def at_scale_one(values: Tensor, operand: Operand, *, device: str, dtype: torch.
 def round_at_scale_one(matrix: Tensor, operand: Operand) -> Tensor:
     """What quantization at scale one must give: the nearest value of the grid, ties to even (float64)."""
     values = grid(operand)
-    nearest = reference.round_to(operand.format, matrix.cpu()) if operand.symmetric else matrix.double().cpu().round()
-    return nearest.clamp(values.min(), values.max())
+    exact = matrix.cpu().double()
+    nearest = reference.round_to(operand.format, exact) if operand.symmetric else exact.round()
+    return torch.where(exact > anchor(operand), exact, nearest.clamp(values.min(), values.max()))

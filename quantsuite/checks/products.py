@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from quantsuite import reference
-from quantsuite.bounds import bound_matmul, exact_int32_terms
-from quantsuite.checks.draws import anchor, block_shape, grid, normal
+from quantsuite.bounds import FLOAT32_ROUNDOFF, bound_matmul, exact_int32_terms
+from quantsuite.checks.draws import anchor, block_shape, grid, largest_outlier, mixed, normal, reach, top
 from quantsuite.checks.outcome import CheckFailure, NotApplicable, NotSupported, compare, same
 from quantsuite.contestant import Product, claims, unsupported_shape
 from quantsuite.formats import IntegerFormat
@@ -77,15 +77,19 @@ class Setting:
     def within(self, case: str, x: Tensor, weight: Tensor) -> float:
         """Compare the product with the float64 reference, within the scheme's bound."""
         got = self.product(x, weight)
-        x, weight = x.cpu(), weight.cpu()
-        bound = bound_matmul(
-            x,
-            weight,
-            self.scheme.activation,
-            self.scheme.weight,
-            dtype=got.dtype,
-            accumulator_roundoff=2.0 ** -min(24, claims(self.contestant).accumulator_bits),
-        )
+        x, weight, bits = x.cpu(), weight.cpu(), claims(self.contestant).accumulator_bits
+        try:
+            bound = bound_matmul(
+                x,
+                weight,
+                self.scheme.activation,
+                self.scheme.weight,
+                dtype=got.dtype,
+                # Accumulators narrower than float32 may truncate.
+                accumulator_roundoff=FLOAT32_ROUNDOFF if bits >= 24 else 2.0 ** (1 - bits),
+            )
+        except ValueError as error:
+            raise NotApplicable(str(error)) from error
         return compare(case, got, reference.linear(x, weight), bound)
 
 
@@ -108,27 +112,46 @@ def check_product_within_bound(
     return tightest
 
 
+def check_product_of_unit_vectors(
+    contestant: Product, scheme: Scheme, *, device: str, dtype: torch.dtype, seed: int
+) -> float:
+    """Each weight alone, and each activation alone, of many magnitudes, comes out within the bound.
+
+    One operand is the identity, so that an output is one element of the other and no sum averages its error away.
+    """
+    setting = Setting(contestant, scheme, device, dtype, seed)
+    unit, tightest = math.lcm(*setting.units()), 0.0
+    sizes = (unit * math.ceil(least / unit) for least in (129, 192))
+    for k, *_ in setting.fitting(*((size, size, size) for size in sizes)):
+        values = mixed(k, k, seed=seed, device=device, dtype=dtype)
+        identity = torch.eye(k, device=device, dtype=dtype)
+        for case, x, weight in (("unit activations", identity, values), ("unit weights", values, identity)):
+            tightest = max(tightest, setting.within(f"{case} [{k}, {k}]", x, weight))
+    return tightest
+
+
 def check_product_of_all_magnitudes(
     contestant: Product, scheme: Scheme, *, device: str, dtype: torch.dtype, seed: int
 ) -> float:
     """The bound holds for weights and activations from tiny to huge."""
     setting = Setting(contestant, scheme, device, dtype, seed)
     x, weight = setting.pair(*setting.shape())
-    factors = [(1, 2.0**-40), (2.0**-40, 1), (1, 2.0**40), (2.0**40, 1), (2.0**-30, 2.0**-30)]
+    large, small = 2.0 ** reach(dtype), 2.0 ** -reach(dtype)
+    factors = [(1, small), (small, 1), (1, large), (large, 1), (small**0.75, small**0.75)]
     return max(setting.within(f"x * {a:g}, weight * {b:g}", x * a, weight * b) for a, b in factors)
 
 
 def check_product_with_an_outlier(
     contestant: Product, scheme: Scheme, *, device: str, dtype: torch.dtype, seed: int
 ) -> float:
-    """One weight, then one activation, of 1e30 leaves the product finite and within the bound."""
+    """One weight, then one activation, of 1e30 (256 in float16) leaves the product finite and within the bound."""
     setting = Setting(contestant, scheme, device, dtype, seed)
     x, weight = setting.pair(*setting.shape())
     tightest = 0.0
     for case, index in (("activation", 0), ("weight", 1)):
         operands = [x.clone(), weight.clone()]
-        operands[index][0, 1] = 1e30
-        tightest = max(tightest, setting.within(f"one {case} of 1e30", *operands))
+        operands[index][0, 1] = largest_outlier(dtype)
+        tightest = max(tightest, setting.within(f"one {case} of {largest_outlier(dtype):g}", *operands))
     return tightest
 
 
@@ -136,7 +159,8 @@ def codes(operand: Operand | None, rows: int, k: int, unit: int, slot: int, gene
     """Small whole numbers ``[rows, k]`` whose scale is exactly one, float64.
 
     Of each ``unit`` columns the first two are reserved: column ``slot`` holds the format's largest value,
-    the other zero, so that the largest values of two operands with different slots never meet.
+    the other zero, so that the largest values of two operands with different slots never meet.  With E4M3 scales the
+    first block holds nothing but the tensor's largest value.
     """
     exact = [0.0, 1.0]
     if operand is not None:
@@ -147,6 +171,9 @@ def codes(operand: Operand | None, rows: int, k: int, unit: int, slot: int, gene
     chunks = matrix.view(rows, k // unit, unit)
     chunks[..., :2] = 0
     chunks[..., slot] = 1.0 if operand is None else anchor(operand)
+    if operand is not None and operand.scale == "e4m3":
+        chunks[0, 0] = 0
+        chunks[0, 0, slot] = top(operand)
     return matrix
 
 
@@ -166,7 +193,7 @@ def _exact_pair(setting: Setting, m: int, n: int, k: int) -> tuple[Tensor, Tenso
 def check_product_of_codes_is_exact(
     contestant: Product, scheme: Scheme, *, device: str, dtype: torch.dtype, seed: int
 ) -> float:
-    """Where both operands are codes at scale one and the sums fit 24 bits, the product is an integer's.
+    """Where both operands are codes at scale one and the sums fit the accumulator, the product is an integer's.
 
     It is compared bit for bit with int64, rounded once to the dtype of the result.
     """
@@ -176,12 +203,15 @@ def check_product_of_codes_is_exact(
     for m, n, k in setting.fitting((1, 1, 64), (17, 32, 512)):
         x, w = _exact_pair(setting, m, n, k)
         expected = (x.to(torch.int64) @ w.to(torch.int64).T).double()
-        if expected.abs().max() >= 2**24 or (x.abs() @ w.abs().T).max() >= 2**24:
-            raise NotApplicable(f"sums of {scheme} at K={k} do not fit 24 bits")
+        bits = min(24, claims(contestant).accumulator_bits)
+        if (x.abs() @ w.abs().T).max() >= 2**bits:
+            raise NotApplicable(f"sums of {scheme} at K={k} do not fit {bits} bits")
         dtyped = [t.to(setting.dtype) for t in (x, w)]
         if not all(torch.equal(a.double(), b) for a, b in zip(dtyped, (x, w), strict=True)):
             raise NotApplicable(f"{dtype} cannot hold all codes")
         got = setting.product(*(t.to(device) for t in dtyped))
+        if not torch.isfinite(expected.to(got.dtype)).all():
+            raise NotApplicable(f"{got.dtype} cannot hold sums of {scheme} at K={k}")
         same(f"codes [{m}, {k}] x [{n}, {k}]", got, expected.to(got.dtype))
     return 0.0
 
@@ -209,8 +239,10 @@ def check_longest_integer_sum(
         for rows, operand in zip((m, n), pair, strict=True)
         if operand is not None
     )
-    expected = torch.full((m, n), float(x_max * w_max * k), dtype=torch.float64)
-    return same(f"{k} products of {x_max} and {w_max}", setting.product(x, weight), expected.float().to(dtype))
+    expected = torch.full((m, n), float(x_max * w_max * k)).to(dtype)
+    if not torch.isfinite(expected).all():
+        raise NotApplicable(f"{dtype} cannot hold {k} products of {x_max} and {w_max}")
+    return same(f"{k} products of {x_max} and {w_max}", setting.product(x, weight), expected)
 
 
 def _scaled_as_a_whole(operand: Operand | None) -> bool:
@@ -272,10 +304,10 @@ def check_product_of_zeros(contestant: Product, scheme: Scheme, *, device: str, 
 
 
 def check_product_shapes(contestant: Product, scheme: Scheme, *, device: str, dtype: torch.dtype, seed: int) -> float:
-    """One token, odd sizes and batches of sequences keep their shape and the bound."""
+    """One token, odd sizes, larger ones, and batches of sequences keep their shape and the bound."""
     setting = Setting(contestant, scheme, device, dtype, seed)
     tightest = 0.0
-    for m, n, k in setting.fitting((1, 1, 1), (1, 37, 64), (3, 5, 7), (17, 33, 129)):
+    for m, n, k in setting.fitting((1, 1, 1), (1, 37, 64), (3, 5, 7), (17, 33, 129), (130, 264, 320)):
         tightest = max(tightest, setting.within(f"[{m}, {k}] x [{n}, {k}]", *setting.pair(m, n, k)))
     m, n, k = setting.shape()
     x, weight = setting.pair(m, n, k)
@@ -313,17 +345,17 @@ def check_product_nan_is_not_hidden(
     """A NaN or infinity in an operand is refused with a ``ValueError``, or shows in all outputs that it enters."""
     setting = Setting(contestant, scheme, device, dtype, seed)
     x, weight = setting.pair(*setting.shape())
-    for bad, case in itertools.product((torch.nan, torch.inf), ("x", "weight")):
+    for bad, case, place in itertools.product((torch.nan, torch.inf, -torch.inf), ("x", "weight"), (0, -1)):
         operands = {"x": x.clone(), "weight": weight.clone()}
-        operands[case][0, 0] = bad
+        operands[case][place, place] = bad
         try:
             got = setting.product(operands["x"], operands["weight"])
         except ValueError:
             continue
-        entered = got[0] if case == "x" else got[:, 0]
+        entered = got[place] if case == "x" else got[:, place]
         finite = entered[torch.isfinite(entered)]
         if finite.numel():
             raise CheckFailure(
-                f"{case}[0, 0] = {bad} gives finite outputs, such as {finite[0].item():.9g}, and no error"
+                f"{case}[{place}, {place}] = {bad} gives finite outputs, such as {finite[0].item():.9g}, and no error"
             )
     return 0.0
