@@ -20,13 +20,12 @@ from torch import Tensor
 
 from quantsuite.checks.draws import anchor, code_values
 from quantsuite.checks.outcome import CheckFailure, Measured, NotApplicable
-from quantsuite.checks.products import Setting
+from quantsuite.checks.products import FLOAT32_BITS, Setting
 from quantsuite.contestant import Product, claims
 from quantsuite.scheme import Operand, Scheme
 
 SMALL_PRODUCTS = 255
 MOST_BITS = 27
-FLOAT32_BITS = 24
 
 
 @dataclass(frozen=True, kw_only=True)

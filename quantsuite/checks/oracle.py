@@ -1,0 +1,43 @@
+"""Where the result of a quantization is certain up to float32 roundings, and what it is there."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from quantsuite import reference
+from quantsuite.bounds import FLOAT32_ROUNDOFF, ROUNDINGS
+from quantsuite.checks.draws import code_values
+from quantsuite.checks.outcome import NotApplicable
+from quantsuite.granularity import share_scales
+from quantsuite.scheme import Operand
+
+NEAR = 2.0**-16
+"""Relative distance within which float32 arithmetic may see a tie where there is none."""
+
+
+def roundings(dtype: torch.dtype) -> float:
+    """The relative error of values that are computed in float32 and rounded to a dtype."""
+    return torch.finfo(dtype).eps / 2 + ROUNDINGS * FLOAT32_ROUNDOFF
+
+
+def nearest_values(x: Tensor, operand: Operand) -> tuple[Tensor, Tensor]:
+    """The nearest value at the defined scale (float64) of each element, and where it is no other (bool).
+
+    What float32 arithmetic may decide either way is not settled: within ``NEAR`` of a tie, of the element or of a
+    rounded scale.
+
+    Raises:
+        NotApplicable: if the operand has a zero point or a searched scale.
+    """
+    if not operand.symmetric or operand.clip:
+        raise NotApplicable(f"{operand} has a zero point or a searched scale")
+    view, shared = share_scales(x.double().cpu(), operand.granularity)
+    peak, low = view.abs().amax(shared, keepdim=True), code_values(operand)[0]
+    below, step, above = (
+        reference.symmetric_step(peak * (1 + sign * NEAR), operand, peak.amax()) for sign in (-1, 0, 1)
+    )
+    quotient = torch.where(step > 0, view / step, 0.0)
+    less, more = (reference.round_to(operand.format, quotient * (1 + sign * NEAR)).clamp(min=low) for sign in (-1, 1))
+    settled = (less == more) & (above <= below * (1 + 3 * NEAR))
+    return (less * step).reshape(x.shape), settled.reshape(x.shape)
