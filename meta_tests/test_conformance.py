@@ -151,7 +151,8 @@ def test_an_expected_failure_that_names_nothing_is_an_error(tmp_path: Path, inst
     [
         ("nowhere.py", "nowhere.py does not exist; give a path to a Python file"),
         ("mypackage.module:other", "mypackage.module has no 'other'; it has"),
-        ("mypackage.module", "set CONTESTANTS to a list, or name one object as mypackage.module:name"),
+        ("empty.py", "set CONTESTANTS to a list of them, or name one object as empty.py:name"),
+        ("mypackage.module", "set CONTESTANTS to a list of them, or name one object as mypackage.module:name"),
         ("mypackage.module:Kernel.quantize", "mypackage.module has no 'Kernel.quantize'"),
         ("mypackage.module:torch", "a contestant needs name, operation, schemes"),
         ("not_installed.kernel:kernel", "is its package installed?"),
@@ -161,6 +162,7 @@ def test_what_cannot_be_loaded_says_what_can(
     kernel: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_project(tmp_path, NEAREST)
+    (tmp_path / "empty.py").write_text("CONTESTANTS = []")
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(ContestantError, match=re.escape(message)):
@@ -175,6 +177,42 @@ def test_a_missing_library_is_named_with_the_line_that_installs_it(tmp_path: Pat
     source = load(str(path))
     assert source.contestants == ()
     assert source.missing is not None and source.missing.endswith("pip install 'quantsuite[theirs]'")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("from quantsuite.contestant import require\nrequire('not_there', extra='theirs')", "pip install 'quantsuite["),
+        (
+            f"{KERNEL}\nKernel.unsupported = lambda *case: 'no such unit'\nCONTESTANTS = [kernel]",
+            "no check of mine ran: not supported here: no such unit",
+        ),
+    ],
+)
+def test_a_kernel_that_was_asked_for_and_cannot_run_fails_the_run(
+    content: str, message: str, tmp_path: Path, installed: Path
+) -> None:
+    (tmp_path / "mine.py").write_text(content)
+    result = run(tmp_path, installed, *CONFORMANCE, "mine.py")
+    assert result.returncode != pytest.ExitCode.OK
+    assert message in result.stdout
+
+
+def test_schemes_are_chosen_by_any_of_their_names() -> None:
+    cases = make_cases([PlainQuantizer()], schemes=["INT8_Per_Row", "fp4-g32"])
+    assert {str(case.subject) for case in cases} == {"int8-row", "fp4-g32"}
+
+
+@pytest.mark.parametrize(
+    ("scheme", "message"),
+    [
+        ("int8-g37", "no contestant implements int8-g37; they implement int8-row, int8-row-full"),
+        ("int9-row", "unknown scheme 'int9-row'"),
+    ],
+)
+def test_a_scheme_that_no_contestant_implements_is_an_error(scheme: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make_cases([PlainQuantizer()], schemes=[scheme])
 
 
 ENTRY = """[[failure]]
@@ -195,6 +233,12 @@ def test_a_known_failure_expires(tmp_path: Path) -> None:
     assert len(known(tmp_path, ENTRY.format(id="a/*", expires="2026-01-02"))) == 1
     with pytest.raises(ValueError, match=r"a/\* expired on 2026-01-01; see whether it is fixed"):
         known(tmp_path, ENTRY.format(id="a/*", expires="2026-01-01"))
+
+
+def test_a_known_failure_raises_what_there_is(tmp_path: Path) -> None:
+    entry = ENTRY.format(id="plain/*", expires="2027-01-01") + 'raises = "RuntimeEror"'
+    with pytest.raises(ValueError, match="raises 'RuntimeEror' is neither CheckFailure nor built in"):
+        list(parameters(make_cases([PlainQuantizer()]), known(tmp_path, entry), []))
 
 
 @pytest.mark.parametrize(("line", "message"), [("because = 1", "unknown"), ("", "missing")])

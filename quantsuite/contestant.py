@@ -193,8 +193,8 @@ def _import(location: str) -> ModuleType:
 def _contestants_of(module: ModuleType, where: str) -> list[Any]:
     if hasattr(module, "operation"):
         return [validate(module, where)]
-    if not hasattr(module, "CONTESTANTS"):
-        raise ContestantError(f"{where}: set CONTESTANTS to a list, or name one object as {where}:name")
+    if not getattr(module, "CONTESTANTS", None):
+        raise ContestantError(f"{where}: set CONTESTANTS to a list of them, or name one object as {where}:name")
     return [validate(contestant, where) for contestant in module.CONTESTANTS]
 
 

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import cache
 
 import numpy as np
 import torch
@@ -117,7 +118,8 @@ class _Blocks:
         return ((self.count - 1) * self.beside(largest, of_tensor) + sum(own) / 2) / self.count
 
 
-def _mean_error(operand: Operand, shape: Sequence[int], power: int) -> float:
+@cache
+def _mean_error(operand: Operand, shape: tuple[int, ...], power: int) -> float:
     """The mean of the error's power over elements and scales of a tensor of this shape."""
     count = elements_per_scale(shape, operand)
     blocks, others = _Blocks(operand, count, power), math.prod(shape) // count - 1
@@ -138,7 +140,7 @@ def relative_mean_error(operand: Operand, shape: Sequence[int]) -> float:
     Raises:
         ValueError: if the operand has a zero point or searches its scales.
     """
-    return _mean_error(operand, shape, 1) / MEAN_MAGNITUDE
+    return _mean_error(operand, tuple(shape), 1) / MEAN_MAGNITUDE
 
 
 def relative_mean_error_beside(operand: Operand, outlier: float) -> float:
@@ -151,7 +153,7 @@ def relative_mean_error_beside(operand: Operand, outlier: float) -> float:
 
 def relative_rms_error(operand: Operand, shape: Sequence[int]) -> float:
     """``sqrt(sum dx^2 / sum x^2)`` of a tensor of this shape; raises as :func:`relative_mean_error`."""
-    return math.sqrt(_mean_error(operand, shape, 2))
+    return math.sqrt(_mean_error(operand, tuple(shape), 2))
 
 
 def relative_product_error(x_error: float, weight_error: float) -> float:

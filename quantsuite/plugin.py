@@ -110,8 +110,10 @@ class NumericsCollector:
     Earlier ones are kept if this run did not repeat them.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, config: pytest.Config) -> None:
+        self._path: Path = config.getoption("numerics_output")
+        self._chosen: list[str] = config.getoption("kernel")
+        self._unsupported: dict[str, str | None] = {}
         self._properties: dict[tuple[str, ...], PropertyResult] = {}
         self._errors: dict[tuple[object, ...], ErrorPoint] = {}
 
@@ -124,9 +126,17 @@ class NumericsCollector:
                 kept: dict[Any, Any] = self._properties if isinstance(found, PropertyResult) else self._errors
                 kept[found.key] = found
 
-    def pytest_sessionfinish(self) -> None:
+    @pytest.hookimpl(trylast=True)
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
         if not (self._properties or self._errors):
             return
+        results = self._properties.values()
+        supported = {result.contestant for result in results if result.outcome != "not supported"}
+        self._unsupported = {
+            result.contestant: result.reason for result in results if result.contestant not in supported
+        }
+        if self._chosen and self._unsupported:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
         if self._path.exists():
             earlier = read_run(self._path)
             self._properties = {result.key: result for result in earlier.properties} | self._properties
@@ -136,6 +146,8 @@ class NumericsCollector:
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         if self._properties or self._errors:
             terminalreporter.write_line(f"numerics: {self._path}\nreport:   python -m quantsuite report {self._path}")
+        for name, reason in self._unsupported.items() if self._chosen else ():
+            terminalreporter.write_line(f"no check of {name} ran: not supported here: {reason}")
 
 
 class Collector:
@@ -256,7 +268,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("model") and not hasattr(config, "workerinput"):
         config.stash[COLLECTOR] = Collector(config)
         config.pluginmanager.register(config.stash[COLLECTOR], "quantsuite.collector")
-        config.pluginmanager.register(NumericsCollector(config.getoption("numerics_output")), "quantsuite.numerics")
+        config.pluginmanager.register(NumericsCollector(config), "quantsuite.numerics")
 
 
 def finished_records(config: pytest.Config) -> list[Record]:

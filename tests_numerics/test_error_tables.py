@@ -1,50 +1,41 @@
 """The report's error tables: measured on random tensors, and as the closed form predicts."""
 
-import math
 from collections.abc import Callable
 from itertools import pairwise
 
 import pytest
+import torch
 
+from meta_tests.tolerance import spread_of_mean
 from quantsuite.error_study import STUDIES
-from quantsuite.expected import elements_per_scale, expected_largest
 from quantsuite.records import ErrorPoint
-from quantsuite.scheme import Scheme
 
 Record = Callable[[ErrorPoint], None]
-
-
-def tolerance(point: ErrorPoint) -> float:
-    """Five standard deviations of the scales' average, beside which those of the elements are small.
-
-    The largest of n normal values varies as a Gumbel variable of scale 1 / a around its mean a: relatively by
-    ``pi / sqrt(6) / a^2`` (Gumbel, 1958).  Rounded to one of two powers of two it varies besides by
-    ``1 / (2 sqrt(2))`` at most, where the larger has the probability 1 / 3.
-    """
-    operand, shape = Scheme.parse(point.scheme).weight, point.shape[-2:]
-    assert operand is not None
-    count = elements_per_scale(shape, operand)
-    relative = math.pi / math.sqrt(6) / expected_largest(count) ** 2
-    if operand.scale == "e8m0":
-        relative += 1 / math.sqrt(8)
-    return 5 * relative / math.sqrt(math.prod(shape) / count)
+DRAWS = 12
 
 
 @pytest.fixture(scope="module")
-def points(pytestconfig: pytest.Config) -> dict[str, list[ErrorPoint]]:
+def draws(pytestconfig: pytest.Config) -> dict[str, list[list[ErrorPoint]]]:
+    """The points of each study, with as many seeds."""
     seed = pytestconfig.getoption("seed")
-    return {name: list(study(seed)) for name, study in STUDIES.items()}
+    return {name: [list(study(seed + 2 * i)) for i in range(DRAWS)] for name, study in STUDIES.items()}
+
+
+@pytest.fixture(scope="module")
+def points(draws: dict[str, list[list[ErrorPoint]]]) -> dict[str, list[ErrorPoint]]:
+    return {name: found[0] for name, found in draws.items()}
 
 
 @pytest.mark.parametrize("study", STUDIES)
-def test_measured_errors_are_recorded_and_as_predicted(
-    study: str, points: dict[str, list[ErrorPoint]], record_error: Record
+def test_measured_errors_are_recorded_and_on_average_as_predicted(
+    study: str, draws: dict[str, list[list[ErrorPoint]]], record_error: Record
 ) -> None:
-    for point in points[study]:
+    for point in draws[study][0]:
         record_error(point)
-    for point in points[study]:
+    for point, *others in zip(*draws[study], strict=True):
+        errors = torch.tensor([each.measured for each in (point, *others)], dtype=torch.float64)
         if point.predicted is not None:
-            assert point.measured == pytest.approx(point.predicted, rel=tolerance(point)), point
+            assert abs(errors.mean() - point.predicted) <= spread_of_mean(errors), point
 
 
 def measured(points: list[ErrorPoint], scheme: str) -> list[float]:

@@ -7,6 +7,7 @@ import datetime
 import fnmatch
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from quantsuite.checks import CHECKS, Check, CheckFailure, Measured, NotApplicab
 from quantsuite.records import Finding
 from quantsuite.scheme import Operand, Scheme
 
-CHECK_VERSION = 1
+CHECK_VERSION = 2
 _KEYS = {"id", "reason", "link", "expires", "raises", "device"}
 
 
@@ -81,16 +82,30 @@ class CheckCase:
 def make_cases(
     kernels: Iterable[Any], *, device: str = "cpu", schemes: Sequence[str] | None = None, seed: int = 0
 ) -> list[CheckCase]:
-    """All checks of some contestants, on the schemes they implement or on those of ``schemes`` among them."""
+    """All checks of some contestants, on the schemes they implement or on those of ``schemes`` among them.
+
+    Raises:
+        ValueError: if there are contestants, and none implements any of ``schemes``, or one of them is no scheme.
+    """
+    chosen = None if schemes is None else [_full_name(name) for name in schemes]
+    claimed = [(kernel, contestants.parse_subject(kernel, name)) for kernel in kernels for name in kernel.schemes]
+    kept = [(kernel, subject) for kernel, subject in claimed if chosen is None or str(subject) in chosen]
+    if claimed and not kept:
+        names = ", ".join(dict.fromkeys(str(subject) for _, subject in claimed))
+        raise ValueError(f"no contestant implements {', '.join(schemes or ())}; they implement {names}")
     return [
         CheckCase(contestant=kernel, subject=subject, check=check, device=device, dtype=dtype, seed=seed)
-        for kernel in kernels
-        for name in kernel.schemes
-        if schemes is None or name in schemes
-        for subject in [contestants.parse_subject(kernel, name)]
+        for kernel, subject in kept
         for dtype in contestants.dtypes(kernel)
         for check in CHECKS[kernel.operation]
     ]
+
+
+def _full_name(name: str) -> str:
+    """Of an operand or a scheme that may be given by its alias."""
+    with suppress(ValueError):
+        return str(Operand.parse(name))
+    return str(Scheme.parse(name))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,7 +133,15 @@ class KnownFailure:
 
     @property
     def exception(self) -> type[BaseException]:
-        return CheckFailure if self.raises == "CheckFailure" else getattr(builtins, self.raises)
+        """The class that ``raises`` names.
+
+        Raises:
+            ValueError: if there is none.
+        """
+        found = CheckFailure if self.raises == CheckFailure.__name__ else getattr(builtins, self.raises, None)
+        if not (isinstance(found, type) and issubclass(found, BaseException)):
+            raise ValueError(f"known failure {self.id!r}: raises {self.raises!r} is neither CheckFailure nor built in")
+        return found
 
     @property
     def mark(self) -> pytest.MarkDecorator:

@@ -56,6 +56,8 @@ def _parameters(config: pytest.Config, device: str) -> Iterator[Any]:
     sources = [load(location) for location in locations] or discover(config.rootpath / "kernels")
     if not sources:
         raise ValueError(f"no contestants in {config.rootpath / 'kernels'}; give one with --kernel path.py[:name]")
+    if locations and (missing := next((source.missing for source in sources if source.missing), None)):
+        raise ValueError(missing)
     kernels = [kernel for source in sources for kernel in source.contestants]
     chosen = None if schemes == ["all"] else schemes
     path = config.rootpath / KNOWN_FAILURES
