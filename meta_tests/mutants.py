@@ -120,3 +120,24 @@ class PlainProduct:
         codes, scale = (flat.float(), torch.ones(())) if operand is None else self._codes(flat, operand)
         y = self.sums(codes, w_codes) * self.x_scale(scale) * w_scale.T
         return self.after(y).reshape(*x.shape[:-1], -1).to(x.dtype)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DequantizedProduct:
+    """Activations, not quantized, with the values of a quantizer that may have a fault of its own."""
+
+    quantizer: Any = PlainQuantizer()
+    before: Callable[[Tensor], Tensor] = lambda x: x
+    name: str = "dequantized-product"
+    operation: str = "linear"
+    schemes: tuple[str, ...] = ("int8-row", "int4-g32")
+
+    def pack(self, weight: Tensor, scheme: Scheme) -> Any:
+        assert scheme.weight is not None
+        return self.quantizer.quantize(weight, scheme.weight)
+
+    def linear(self, x: Tensor, packed: Any) -> Tensor:
+        flat = self.before(x.reshape(-1, x.shape[-1]))
+        if not torch.isfinite(flat).all():
+            raise ValueError("NaN or infinite")
+        return exact_sums(flat, packed).reshape(*x.shape[:-1], -1).to(x.dtype)

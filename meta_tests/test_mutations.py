@@ -8,9 +8,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from meta_tests.mutants import AsymmetricQuantizer, PlainProduct, PlainQuantizer, amax_scale, exact_sums
+from meta_tests.mutants import (
+    AsymmetricQuantizer,
+    DequantizedProduct,
+    PlainProduct,
+    PlainQuantizer,
+    amax_scale,
+    exact_sums,
+)
 from quantsuite.checks import CHECKS, CheckFailure, NotApplicable, property_name
-from quantsuite.checks.emulation import accumulate
+from quantsuite.checks.emulation import accumulate, keep_bits
 from quantsuite.contestant import parse_subject
 from quantsuite.quantize import largest_code
 
@@ -197,6 +204,15 @@ def drop_tail(size: int) -> Any:
     return lambda x, w: exact_sums(x[:, : max(1, x.shape[1] // size * size)], w[:, : max(1, w.shape[1] // size * size)])
 
 
+def drop_tail_of_one_token(x: Tensor, w: Tensor) -> Tensor:
+    return drop_tail(8)(x, w) if len(x) == 1 else exact_sums(x, w)
+
+
+def split_k_in_bfloat16(x: Tensor, w: Tensor) -> Tensor:
+    parts = zip(x.tensor_split(4, dim=1), w.tensor_split(4, dim=1), strict=True)
+    return sum(exact_sums(*part).bfloat16().float() for part in parts)
+
+
 def zero_last_of_odd(y: Tensor) -> Tensor:
     return torch.cat([y[:-1], torch.zeros_like(y[-1:])]) if len(y) % 2 and len(y) > 1 else y
 
@@ -247,6 +263,27 @@ PRODUCT_FAULTS: list[tuple[str, Any, str, str]] = [
     ),
     ("writes to its input", product(before=halve_in_place), W8A8, "product_repeatable"),
     ("reads in storage order", product(before=storage_order), W8A8, "product_layouts"),
+    ("tail of K dropped for one token", product(sums=drop_tail_of_one_token), W8A8, "product_of_unit_vectors"),
+    ("partial sums in bfloat16", product(sums=split_k_in_bfloat16), W8A8, "product_of_codes_is_exact"),
+    ("bfloat16 weight scale", product(w_scale=lambda s: s.bfloat16().float()), FP8, "product_of_unit_vectors"),
+    (
+        "TF32 activations",
+        DequantizedProduct(before=lambda x: keep_bits(x, 11).float()),
+        "int8-row",
+        "product_of_codes_is_exact",
+    ),
+    (
+        "scale of the next group",
+        DequantizedProduct(quantizer=plain(scale_used=lambda s: s.roll(1, -2))),
+        "int4-g32",
+        "product_within_bound",
+    ),
+    (
+        "zero point off by one",
+        DequantizedProduct(quantizer=AsymmetricQuantizer(zero=lambda z: z.round() + 1)),
+        "int8-row-asym",
+        "product_of_codes_is_exact",
+    ),
     ("not linear", product(after=lambda y: y + y.abs().clamp(max=1e-6)), W8A8, "product_powers_of_two_factor_out"),
 ]
 
@@ -262,7 +299,13 @@ def test_a_fault_is_caught_by_the_check_named_for_it(contestant: Any, scheme: st
         run(contestant, scheme, check)
 
 
-FAULTLESS = [PlainQuantizer(), AsymmetricQuantizer(), PlainProduct(claimed_bits=31)]
+FAULTLESS = [
+    PlainQuantizer(),
+    AsymmetricQuantizer(),
+    PlainProduct(claimed_bits=31),
+    DequantizedProduct(),
+    DequantizedProduct(quantizer=AsymmetricQuantizer(), schemes=("int8-row-asym",)),
+]
 
 
 @pytest.mark.parametrize(

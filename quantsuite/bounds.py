@@ -136,8 +136,9 @@ def bound_execution(
 
     Each multiplies the same dequantized operands, up to one rounding of each to ``dtype``, sums K products in
     float32 or better (:func:`accumulation_error`), and rounds the result at most three times to ``dtype``, a bias
-    included; roundings to float32 of sums that are exact stand for those of the sum.  Half of this bound is how far
-    one execution may be from the exact product.
+    included; roundings to float32 of sums that are exact stand for those of the sum.  Nothing overflows: sums of
+    codes, scaled afterwards, are ``1 / scale`` times as large as the result.  Half of this bound is how far one
+    execution may be from the exact product.
 
     Args:
         x: ``[..., K]``, dequantized if it is quantized.

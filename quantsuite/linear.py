@@ -67,6 +67,7 @@ class QuantizedLinear(nn.Module):
             self.register_buffer("zero_point", quantized.zero_point)
         else:
             self.weight = nn.Parameter(weight.detach())
+            # A weight that cannot be quantized is refused now, as in real execution, not in the first forward pass.
             fake_quantize(self.weight.detach(), scheme.weight)
 
     @classmethod

@@ -74,7 +74,8 @@ def linear(x: Tensor, weight: QuantizedTensor, bias: Tensor | None = None, activ
     Where neither operand's scale changes along K, codes are multiplied as they are and the sums are scaled:
     integer codes of both operands in int32, exactly; 8-bit codes otherwise in the dtype of ``x``, which holds them
     exactly, but for float16, whose 65,504 sums of codes exceed.  Everything else is dequantized first.  A result
-    scaled after the sum is rounded to the dtype of ``x`` once more than that of dequantized operands.
+    scaled after the sum is rounded to the dtype of ``x`` once more than that of dequantized operands, and infinite
+    where ``sum |x| |codes|`` exceeds float32's 3.4e38 though the result would not.
 
     Args:
         x: ``[..., K]``, floating.

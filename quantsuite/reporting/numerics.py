@@ -86,8 +86,8 @@ def _property_cell(results: Sequence[PropertyResult]) -> str:
     if worst is None:
         return MISSING
     if worst in ("fails", "known failure"):
-        ran = sum(result.outcome in RAN for result in results)
-        return f"{worst} ({sum(result.outcome == worst for result in results)} of {ran})"
+        ran, so = ({result.scheme for result in results if result.outcome in such} for such in (RAN, (worst,)))
+        return f"{worst} ({len(so)} of {len(ran)})"
     if worst == "within bound":
         factors = [result.factor for result in results if result.factor is not None]
         return f"within {max(factors):.3f}" if factors else "within"
