@@ -26,6 +26,8 @@ from quantsuite.scheme import Operand, Scheme
 FLOAT32_BITS = 24
 TOKENS = (1, 2, 4, 8, 16)
 """Numbers of tokens at a time that kernels treat apart."""
+PARTS = 24
+"""How often few tokens are multiplied, at most."""
 FEW = 4
 """Products that a sum of wide whole numbers has."""
 
@@ -120,15 +122,20 @@ class Setting:
         bound = self.bound(x, weight, got.dtype, x.shape[-1])
         return compare(case, got, reference.linear(x.cpu(), weight.cpu()), bound)
 
-    def split_products(self, x: Tensor, weight: Tensor) -> Iterator[tuple[str, Tensor]]:
-        """The product of all tokens at once, and of few at a time with the same packed weight, each named."""
+    def split_products(self, x: Tensor, weight: Tensor) -> Iterator[tuple[str, Tensor, Tensor]]:
+        """The product of all tokens at once, and of some, few at a time, with the same packed weight.
+
+        Named, with the numbers of the tokens.
+        """
         packed, n = self.contestant.pack(weight, self.scheme), weight.shape[0]
         m, k = x.shape
         same_scale = not _scaled_as_a_whole(self.scheme.activation) or len(x.abs().amax(1).unique()) == 1
         for tokens in (m, *(size for size in TOKENS if size < m and same_scale)):
             if unsupported_shape(self.contestant, self.scheme, self.device, tokens, n, k) is None:
-                parts = [self.contestant.linear(part, packed) for part in x.split(tokens) if len(part) == tokens]
-                yield f"{tokens} tokens of [{m}, {k}] x [{n}, {k}]", torch.cat(parts)
+                every = math.ceil(m / tokens / PARTS)
+                places = torch.arange(m).flip(0).split(tokens)[: m // tokens : every]
+                parts = [self.contestant.linear(x[place], packed) for place in places]
+                yield f"{tokens} tokens of [{m}, {k}] x [{n}, {k}]", torch.cat(places), torch.cat(parts)
 
 
 def check_product_within_bound(
@@ -180,10 +187,10 @@ def check_product_of_unit_vectors(
         settled = x_settled.diag()[:, None] & w_settled.T if x is identity else x_settled & w_settled.diag()
         settled &= dtype == torch.float32
         nearest, exact = x_nearest @ w_nearest.T, reference.linear(x.cpu(), weight.cpu())
-        for what, got in setting.split_products(x, weight):
+        for what, tokens, got in setting.split_products(x, weight):
             close = (3 * roundings(torch.float32) + setting.roundoff) * nearest.abs()
-            bound = torch.where(settled, close, setting.bound(x, weight, got.dtype, 1))[: len(got)]
-            expected = torch.where(settled, nearest, exact)[: len(got)]
+            bound = torch.where(settled, close, setting.bound(x, weight, got.dtype, 1))[tokens]
+            expected = torch.where(settled, nearest, exact)[tokens]
             tightest = max(tightest, compare(f"{case}, {what}", got, expected, bound))
     return tightest
 
@@ -281,10 +288,10 @@ def check_product_of_codes_is_exact(
         dtyped = [t.to(setting.dtype) for t in (x, w)]
         if not all(torch.equal(a.double(), b) for a, b in zip(dtyped, (x, w), strict=True)):
             raise NotApplicable(f"{dtype} cannot hold all codes")
-        for what, got in setting.split_products(*(t.to(device) for t in dtyped)):
+        for what, tokens, got in setting.split_products(*(t.to(device) for t in dtyped)):
             if not torch.isfinite(expected.to(got.dtype)).all():
                 raise NotApplicable(f"{got.dtype} cannot hold sums of {scheme} at K={k}")
-            same(f"codes, {what}", got, expected.to(got.dtype)[: len(got)])
+            same(f"codes, {what}", got, expected.to(got.dtype)[tokens])
     return 0.0
 
 
