@@ -103,7 +103,53 @@ def test_a_repeated_run_reuses_its_records_and_fresh_does_not(small_run: Path, t
     reused = [record.seconds for record in read_run(output).records]
     assert reused == [1234.5] * 9
     run(*arguments, "--fresh")
-    assert all(record.seconds < 1234.5 for record in read_run(output).records)
+    seconds = {record.subject.scheme.name: record.seconds for record in read_run(output).records}
+    assert seconds.pop("int3-tensor") == 1234.5
+    assert all(second < 1234.5 for second in seconds.values())
+    assert list(tmp_path.iterdir()) == [output]
+
+
+def with_other_weights(record: Record) -> Record:
+    return msgspec.structs.replace(record, subject=msgspec.structs.replace(record.subject, model_sha256="other"))
+
+
+def of_another_model(record: Record) -> Record:
+    return msgspec.structs.replace(record, subject=msgspec.structs.replace(record.subject, model="other"))
+
+
+def test_records_of_other_models_stay_in_the_run_file(small_run: Path, tmp_path: Path) -> None:
+    output = edited(small_run, tmp_path / "run.json", of_another_model)
+    others = read_run(output).records
+    run("--scheme", "bf16", "--output", str(output), *SMALL)
+    run("--scheme", "bf16", "--model", "./nowhere", "--output", str(output), *SMALL)
+    records = read_run(output).records
+    assert [record for record in records if record.subject.model == "other"] == others
+    assert {record.subject.model for record in records if record.measured} == {"other", "tiny"}
+    assert list(tmp_path.iterdir()) == [output]
+
+
+@pytest.mark.parametrize("options", [(), ("--fresh",)])
+def test_what_a_run_replaces_is_set_aside(options: tuple[str, ...], small_run: Path, tmp_path: Path) -> None:
+    output = edited(small_run, tmp_path / "run.json", with_other_weights)
+    replaced = output.read_bytes()
+    result = run("--scheme", "bf16", "--output", str(output), *SMALL, *options)
+    assert {record.subject.scheme.name for record in read_run(output).records} == {"bf16"}
+    (aside,) = set(tmp_path.iterdir()) - {output}
+    assert aside.read_bytes() == replaced
+    assert f"earlier: {aside}" in result.stdout.replace("\n", "")
+
+
+def test_a_run_file_that_cannot_be_read_is_an_error_and_with_fresh_set_aside(tmp_path: Path) -> None:
+    output = tmp_path / "run.json"
+    output.write_text("{")
+    arguments = ["--scheme", "bf16", "--output", str(output), *SMALL]
+    result = run(*arguments)
+    assert result.returncode == pytest.ExitCode.INTERRUPTED
+    assert f"{output} is not a run file" in result.stdout
+    run(*arguments, "--fresh")
+    assert len(read_run(output).records) == 3
+    (aside,) = set(tmp_path.iterdir()) - {output}
+    assert aside.read_text() == "{"
 
 
 def test_an_interrupted_run_keeps_what_it_finished(tmp_path: Path) -> None:
@@ -152,7 +198,16 @@ def test_the_gate_fails_a_planted_regression(small_run: Path, tmp_path: Path) ->
     assert "gate failed" in result.stdout and "worse" in result.stdout
 
 
-@pytest.mark.parametrize("baseline", ["missing.json", "empty.json", "more.json"])
+def test_a_missing_baseline_is_an_error_before_anything_is_measured(tmp_path: Path) -> None:
+    output, missing = tmp_path / "run.json", tmp_path / "missing.json"
+    result = run("--scheme", "bf16", "--output", str(output), *SMALL, "--baseline", str(missing), "--gate=worse")
+    assert result.returncode == pytest.ExitCode.USAGE_ERROR
+    assert f"--gate: {missing}: No such file or directory" in result.stderr
+    assert "Copy a reviewed run file of the same command there" in result.stderr
+    assert not output.exists()
+
+
+@pytest.mark.parametrize("baseline", ["empty.json", "more.json"])
 def test_the_gate_fails_without_a_whole_comparison(baseline: str, small_run: Path, tmp_path: Path) -> None:
     records = read_run(small_run).records
     write_run(tmp_path / "empty.json", [])

@@ -139,6 +139,13 @@ def test_strong_correlation_takes_longer_blocks(correlation: float, longer: bool
     assert (np.median(lengths) > least) == longer
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("items", range(2, 2 * statistics.FEWEST_CORRELATED))
+def test_few_items_have_an_interval_too(items: int) -> None:
+    interval, _ = statistics.block_bootstrap(factories.autoregressive(items, 0.5, seed=items), np.ones(items))
+    assert interval.low < interval.estimate < interval.high
+
+
 @given(seed=st.integers(0, 1000), change=st.floats(-0.3, 0.3))
 def test_the_p_value_of_zero_belongs_to_the_interval(seed: int, change: float) -> None:
     """Up to the interpolation of the quantiles and the one resample that is added to both sides."""

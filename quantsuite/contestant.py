@@ -81,7 +81,7 @@ class Product(Contestant, Protocol):
         ...
 
     def linear(self, x: Tensor, packed: Any) -> Tensor:
-        """``x W^T`` of ``x`` ``[..., K]``, as ``[..., N]``."""
+        """``x W^T`` of ``x`` ``[..., K]``, as ``[..., N]`` in the dtype of ``x``."""
         ...
 
 

@@ -6,8 +6,9 @@ Loaded in every pytest run of the environment, so torch is imported only once a 
 from __future__ import annotations
 
 import argparse
+import datetime
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -25,6 +26,8 @@ from quantsuite.records import (
     PropertyResult,
     Record,
     RecordError,
+    Run,
+    differences_with_model,
     read_run,
     write_run,
 )
@@ -137,11 +140,10 @@ class NumericsCollector:
         }
         if self._chosen and self._unsupported:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
-        if self._path.exists():
-            earlier = read_run(self._path)
-            self._properties = {result.key: result for result in earlier.properties} | self._properties
-            self._errors = {point.key: point for point in earlier.errors} | self._errors
-        write_run(self._path, properties=list(self._properties.values()), errors=list(self._errors.values()))
+        earlier = read_run(self._path) if self._path.exists() else Run()
+        properties = {result.key: result for result in earlier.properties} | self._properties
+        errors = {point.key: point for point in earlier.errors} | self._errors
+        write_run(self._path, earlier.records, properties=list(properties.values()), errors=list(errors.values()))
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         if self._properties or self._errors:
@@ -151,14 +153,20 @@ class NumericsCollector:
 
 
 class Collector:
-    """Gathers records from test reports, on the controller under xdist, and writes them as they come."""
+    """Gathers records from test reports, on the controller under xdist, and writes them as they come.
+
+    Raises:
+        pytest.UsageError: if the run is to be compared with a baseline that cannot be read.
+    """
 
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
         self._path: Path = config.getoption("output")
+        self._replaced: bytes | None = None
+        self._set_aside: Path | None = None
+        self._baseline = _baseline(config)
         self.records: dict[tuple[str, str, str, str], Record] = {}
         self.gate: GateResult | None = None
-        self.gate_error: str | None = None
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         found = [value for name, value in report.user_properties if name == RECORD]
@@ -168,20 +176,22 @@ class Collector:
         if record.items is None or not report.passed:
             outcome = "unsupported" if record.outcome == "unsupported" else _outcome(report)
             record = msgspec.structs.replace(record, outcome=outcome, reason=_reason(report, record))
+        if not self.records and self._path.exists():
+            self._replaced = self._path.read_bytes()
         self.records[record.cell] = record
-        write_run(self._path, self._with_earlier())
+        earlier = earlier_run(self._config)
+        records = {each.cell: each for each in earlier.records if self._is_kept(each)} | self.records
+        if self._set_aside is None and self._replaced is not None and _loses(earlier, records):
+            self._set_aside = self._path.with_stem(f"{self._path.stem}-{datetime.datetime.now():%Y%m%dT%H%M%S}")
+            self._set_aside.write_bytes(self._replaced)
+        write_run(self._path, list(records.values()), properties=earlier.properties, errors=earlier.errors)
 
-    def _with_earlier(self) -> list[Record]:
-        """This run's records after those of an earlier run of the same model in the same environment."""
+    def _is_kept(self, record: Record) -> bool:
+        """Whether an earlier record stays beside this run's: of another model, or of this one as it is measured now."""
         ours = next(iter(self.records.values()))
-        kept = [
-            record
-            for record in finished_records(self._config)
-            if record.cell not in self.records
-            and record.subject.model_sha256 == ours.subject.model_sha256
-            and record.environment == ours.environment
-        ]
-        return [*kept, *self.records.values()]
+        if record.subject.model != ours.subject.model:
+            return record.measured
+        return record.subject.model_sha256 == ours.subject.model_sha256 and record.environment == ours.environment
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
@@ -190,21 +200,16 @@ class Collector:
             return
         from quantsuite.gate import gate, gate_against_reference
 
-        records = list(self.records.values())
-        baseline, margins = self._config.getoption("baseline"), _margins(self._config)
-        try:
-            if baseline == "bf16":
-                self.gate = gate_against_reference(records, mode=mode, margins=margins)
-            else:
-                path = Path(baseline) if baseline else BASELINES / f"{Path(self._config.getoption('model')).name}.json"
-                self.gate = gate(records, read_run(path).records, mode=mode, margins=margins)
-        except RecordError as error:
-            self.gate_error = f"gate failed: {error}"
-        if self.gate is None or not self.gate.passed:
+        records, margins = list(self.records.values()), _margins(self._config)
+        if self._baseline is None:
+            self.gate = gate_against_reference(records, mode=mode, margins=margins)
+        else:
+            self.gate = gate(records, self._baseline, mode=mode, margins=margins)
+        if not self.gate.passed:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
-        if not self.records and self.gate is None and self.gate_error is None:
+        if not self.records and self.gate is None:
             return
         from rich.console import Console
 
@@ -214,10 +219,35 @@ class Collector:
         if self.records:
             console.print(terminal_summary(list(self.records.values()), _margins(self._config)))
             console.print(f"records: {self._path}\nreport:  python -m quantsuite report {self._path}", highlight=False)
+        if self._set_aside is not None:
+            console.print(f"earlier: {self._set_aside}, with records that this run replaced", highlight=False)
         if self.gate is not None:
             console.print(gate_summary(self.gate))
-        if self.gate_error is not None:
-            console.print(self.gate_error, highlight=False)
+
+
+def _baseline(config: pytest.Config) -> list[Record] | None:
+    """The records that the run's are compared with; ``None`` if there is no gate, or it is against the run's bf16."""
+    baseline = config.getoption("baseline")
+    if config.getoption("gate") is None or baseline == "bf16":
+        return None
+    path = Path(baseline) if baseline else BASELINES / f"{Path(config.getoption('model')).name}.json"
+    try:
+        return read_run(path).records
+    except RecordError as error:
+        raise pytest.UsageError(f"--gate: {error}. Copy a reviewed run file of the same command there") from error
+
+
+def _loses(earlier: Run, records: Mapping[tuple[str, str, str, str], Record]) -> bool:
+    """Whether something that was measured earlier is in none of the records, nor was measured again alike."""
+    return earlier is UNREADABLE or any(
+        record.measured
+        and not (
+            record.cell in records
+            and records[record.cell].measured
+            and not differences_with_model(records[record.cell], record)
+        )
+        for record in earlier.records
+    )
 
 
 def _margins(config: pytest.Config) -> Margins:
@@ -259,7 +289,9 @@ class _TerminalFile:
 
 
 COLLECTOR = pytest.StashKey[Collector]()
-FINISHED = pytest.StashKey[list[Record]]()
+EARLIER = pytest.StashKey[Run]()
+UNREADABLE = Run()
+"""What a run file that cannot be read holds, as far as a run with ``--fresh`` goes."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -271,13 +303,21 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.register(NumericsCollector(config), "quantsuite.numerics")
 
 
-def finished_records(config: pytest.Config) -> list[Record]:
-    """The records of the output file as the run began; none with ``--fresh``."""
-    if FINISHED not in config.stash:
+def earlier_run(config: pytest.Config) -> Run:
+    """The output file as the run began.
+
+    Raises:
+        RecordError: if it cannot be read and the run is not ``--fresh``.
+    """
+    if EARLIER not in config.stash:
         path: Path = config.getoption("output")
-        reuse = path.exists() and not config.getoption("fresh")
-        config.stash[FINISHED] = read_run(path).records if reuse else []
-    return config.stash[FINISHED]
+        try:
+            config.stash[EARLIER] = read_run(path) if path.exists() else Run()
+        except RecordError:
+            if not config.getoption("fresh"):
+                raise
+            config.stash[EARLIER] = UNREADABLE
+    return config.stash[EARLIER]
 
 
 def pytest_report_header(config: pytest.Config) -> str:
@@ -290,6 +330,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     marker = metafunc.definition.get_closest_marker("cells")
     if "cell" not in metafunc.fixturenames or marker is None:
         return
+    try:
+        earlier_run(metafunc.config)
+    except RecordError as error:
+        raise pytest.Collector.CollectError(str(error)) from error
     cells = [cell for cell in _cells(metafunc.config) if cell.task.kind == marker.args[0]]
     metafunc.parametrize("cell", [pytest.param(cell, id=str(cell)) for cell in cells], scope="session")
 
@@ -349,7 +393,7 @@ def quantsuite_session(pytestconfig: pytest.Config) -> Iterator[Session]:
         dtype=option("dtype"),
         sources=Sources(wikitext=option("wikitext"), mmlu=option("mmlu"), limit=option("limit"), seed=option("seed")),
         include_head=option("include_head"),
-        finished=finished_records(pytestconfig),
+        finished=() if option("fresh") else earlier_run(pytestconfig).records,
         progress=bar,
     )
     yield session

@@ -243,7 +243,7 @@ def read_run(path: Path) -> Run:
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise RecordError(f"{path}: {error.strerror}; write it with pytest tests_accuracy --output {path}") from error
+        raise RecordError(f"{path}: {error.strerror}; pytest tests_accuracy writes run files") from error
     try:
         header = msgspec.json.decode(data, type=dict)
         version = header.get("schema_version")

@@ -17,6 +17,8 @@ from quantsuite.records import Choices, Direction, Divergences, Items, Perplexit
 CONFIDENCE = 0.95
 RESAMPLES = 4000
 BOOTSTRAP_SEED = 0
+FEWEST_CORRELATED = 12
+"""Items whose correlations :func:`arch.bootstrap.optimal_block_length` can estimate, at the lags that it looks at."""
 
 Verdict = Literal["equivalent or better", "worse", "undecided"]
 
@@ -99,9 +101,12 @@ def _z() -> float:
 def _block_length(residuals: np.ndarray) -> int:
     """The cube root of the number of items (Künsch, 1989), or the longer optimum that their correlation asks for.
 
-    The optimum is that of Politis and White (2004) as corrected by Patton, Politis and White (2009).
+    The optimum is that of Politis and White (2004) as corrected by Patton, Politis and White (2009); of too few items
+    no correlation is estimated.
     """
     least = max(1, round(len(residuals) ** (1 / 3)))
+    if len(residuals) < FEWEST_CORRELATED:
+        return least
     if np.ptp(residuals) <= np.finfo(float).eps * np.abs(residuals).max():
         return least
     return max(least, math.ceil(optimal_block_length(residuals)["circular"].iloc[0]))

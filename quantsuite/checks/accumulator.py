@@ -123,6 +123,8 @@ def check_accumulator_as_claimed(
 ) -> Measured:
     """The running sum keeps the bits that are claimed for it, as far as they can be seen."""
     measured, claimed = measure_accumulator(contestant, scheme, device=device, dtype=dtype), claims(contestant)
+    if measured.bits == 1:
+        raise CheckFailure("one product and a half beside it sum to something else, whatever the accumulator keeps")
     if measured.bits < min(claimed.accumulator_bits, MOST_BITS):
         raise CheckFailure(
             f"small products beside one 2^{measured.bits} times as large: the accumulator keeps {measured}, "

@@ -48,6 +48,7 @@ def compare(case: str, got: Tensor, expected: Tensor, bound: Tensor | float) -> 
     Raises:
         CheckFailure: showing the element that exceeds its bound by the largest factor.
     """
+    __tracebackhide__ = True
     if got.shape != expected.shape:
         raise CheckFailure(f"{case}: shape {list(got.shape)}, expected {list(expected.shape)}")
     if got.numel() == 0:
@@ -76,4 +77,5 @@ def same(case: str, got: Tensor, expected: Tensor) -> float:
     Raises:
         CheckFailure: showing the largest difference.
     """
+    __tracebackhide__ = True
     return compare(case, got, expected.double(), 0.0)

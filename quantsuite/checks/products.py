@@ -9,6 +9,7 @@ import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -80,8 +81,20 @@ class Setting:
         return self.draw(m, k), self.draw(n, k, offset=1)
 
     def product(self, x: Tensor, weight: Tensor) -> Tensor:
-        """The contestant's ``x W^T``."""
-        return self.contestant.linear(x, self.contestant.pack(weight, self.scheme))
+        """The contestant's ``x W^T``, as by :meth:`multiply`."""
+        return self.multiply(x, self.contestant.pack(weight, self.scheme))
+
+    def multiply(self, x: Tensor, packed: Any) -> Tensor:
+        """The contestant's ``x W^T`` of a packed weight.
+
+        Raises:
+            CheckFailure: if it has another dtype than ``x``, whose roundings would widen its own bound.
+        """
+        __tracebackhide__ = True
+        got = self.contestant.linear(x, packed)
+        if got.dtype != x.dtype:
+            raise CheckFailure(f"{list(x.shape)} activations: the result is {got.dtype}, expected {x.dtype}")
+        return got
 
     @property
     def roundoff(self) -> float:
@@ -134,7 +147,7 @@ class Setting:
             if unsupported_shape(self.contestant, self.scheme, self.device, tokens, n, k) is None:
                 every = math.ceil(m / tokens / PARTS)
                 places = torch.arange(m).flip(0).split(tokens)[: m // tokens : every]
-                parts = [self.contestant.linear(x[place], packed) for place in places]
+                parts = [self.multiply(x[place], packed) for place in places]
                 yield f"{tokens} tokens of [{m}, {k}] x [{n}, {k}]", torch.cat(places), torch.cat(parts)
 
 

@@ -45,7 +45,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     try:
         metafunc.parametrize(CASE, list(_parameters(metafunc.config, resolve_device(option("device")))))
     except ValueError as error:
-        raise pytest.UsageError(str(error)) from error
+        raise pytest.Collector.CollectError(str(error)) from error
 
 
 def _parameters(config: pytest.Config, device: str) -> Iterator[Any]:
