@@ -171,9 +171,11 @@ def test_other_questions_are_measured_anew(small_run: Path, tmp_path: Path) -> N
 
 
 def test_the_gate_passes_a_run_against_itself(small_run: Path, tmp_path: Path) -> None:
-    output = tmp_path / "run.json"
+    output, baseline = tmp_path / "run.json", tmp_path / "baseline.json"
+    records = read_run(small_run).records
+    write_run(baseline, [*records, *map(of_another_model, records)])
     scheme = ["--scheme", "int8-row,int3-tensor", "--output", str(output), *SMALL]
-    result = run(*scheme, "--baseline", str(small_run), "--gate")
+    result = run(*scheme, "--baseline", str(baseline), "--gate")
     assert result.returncode == 0, result.stdout
     assert "gate passed: 9 of 9 cells compared" in result.stdout
 

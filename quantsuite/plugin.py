@@ -226,13 +226,13 @@ class Collector:
 
 
 def _baseline(config: pytest.Config) -> list[Record] | None:
-    """The records that the run's are compared with; ``None`` if there is no gate, or it is against the run's bf16."""
-    baseline = config.getoption("baseline")
+    """The model's records that the run's are compared with; ``None`` without a gate, or if it is against bf16."""
+    baseline, model = config.getoption("baseline"), config.getoption("model")
     if config.getoption("gate") is None or baseline == "bf16":
         return None
-    path = Path(baseline) if baseline else BASELINES / f"{Path(config.getoption('model')).name}.json"
+    path = Path(baseline) if baseline else BASELINES / f"{Path(model).name}.json"
     try:
-        return read_run(path).records
+        return [record for record in read_run(path).records if record.subject.model == model]
     except RecordError as error:
         raise pytest.UsageError(f"--gate: {error}. Copy a reviewed run file of the same command there") from error
 
