@@ -128,6 +128,7 @@ class DequantizedProduct:
 
     quantizer: Any = PlainQuantizer()
     before: Callable[[Tensor], Tensor] = lambda x: x
+    sums: Callable[[Tensor, Tensor], Tensor] = exact_sums
     name: str = "dequantized-product"
     operation: str = "linear"
     schemes: tuple[str, ...] = ("int8-row", "int4-g32")
@@ -140,4 +141,4 @@ class DequantizedProduct:
         flat = self.before(x.reshape(-1, x.shape[-1]))
         if not torch.isfinite(flat).all():
             raise ValueError("NaN or infinite")
-        return exact_sums(flat, packed).reshape(*x.shape[:-1], -1).to(x.dtype)
+        return self.sums(flat, packed).reshape(*x.shape[:-1], -1).to(x.dtype)

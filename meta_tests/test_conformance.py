@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from meta_tests.mutants import PlainQuantizer
-from quantsuite.conformance.cases import KnownFailure, make_cases, parameters, read_known_failures
+from meta_tests.mutants import AsymmetricQuantizer, PlainQuantizer
+from quantsuite.conformance.cases import KnownFailure, make_cases, parameters, read_known_failures, require_cases
 from quantsuite.contestant import ENTRY_POINT_GROUP, ContestantError, load
 from quantsuite.records import read_run
 
@@ -185,8 +185,9 @@ def test_a_missing_library_is_named_with_the_line_that_installs_it(tmp_path: Pat
         ("from quantsuite.contestant import require\nrequire('not_there', extra='theirs')", "pip install 'quantsuite["),
         (
             f"{KERNEL}\nKernel.unsupported = lambda *case: 'no such unit'\nCONTESTANTS = [kernel]",
-            "no check of mine ran: not supported here: no such unit",
+            "no check of mine ran: no such unit",
         ),
+        (f"{KERNEL}\nKernel.schemes = ()\nCONTESTANTS = [kernel]", "mine does not implement any scheme"),
     ],
 )
 def test_a_kernel_that_was_asked_for_and_cannot_run_fails_the_run(
@@ -204,15 +205,25 @@ def test_schemes_are_chosen_by_any_of_their_names() -> None:
 
 
 @pytest.mark.parametrize(
-    ("scheme", "message"),
+    ("schemes", "message"),
     [
-        ("int8-g37", "no contestant implements int8-g37; they implement int8-row, int8-row-full"),
-        ("int9-row", "unknown scheme 'int9-row'"),
+        (["int8-g37"], "plain does not implement int8-g37; it implements int8-row, int8-row-full"),
+        (["int8-row", "int8-g37"], "no contestant implements int8-g37; they implement int8-row"),
+        (["int9-row"], "unknown scheme 'int9-row'"),
     ],
 )
-def test_a_scheme_that_no_contestant_implements_is_an_error(scheme: str, message: str) -> None:
+def test_a_scheme_that_no_chosen_contestant_implements_is_an_error(schemes: list[str], message: str) -> None:
+    kernels = [PlainQuantizer()]
     with pytest.raises(ValueError, match=message):
-        make_cases([PlainQuantizer()], schemes=[scheme])
+        require_cases(make_cases(kernels, schemes=schemes), kernels, schemes)
+
+
+def test_a_contestant_that_is_chosen_beside_another_needs_a_case_too() -> None:
+    kernels = [PlainQuantizer(), AsymmetricQuantizer()]
+    cases = make_cases(kernels, schemes=["int8-row"])
+    with pytest.raises(ValueError, match="plain-asymmetric does not implement int8-row; it implements int8-row-asym"):
+        require_cases(cases, kernels, ["int8-row"])
+    require_cases(cases, kernels[:1], ["int8-row"])
 
 
 ENTRY = """[[failure]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -19,12 +20,14 @@ from meta_tests.mutants import (
 from quantsuite.checks import CHECKS, CheckFailure, NotApplicable, property_name
 from quantsuite.checks.emulation import accumulate, keep_bits
 from quantsuite.contestant import parse_subject
-from quantsuite.quantize import largest_code
+from quantsuite.formats import FP8_E5M2
+from quantsuite.quantize import SMALLEST_SCALE, fake_quantize, largest_code
+from quantsuite.scheme import Operand, Scheme
 
 
-def run(contestant: Any, scheme: str, name: str) -> None:
+def run(contestant: Any, scheme: str, name: str, dtype: torch.dtype = torch.float32) -> None:
     check = next(check for check in CHECKS[contestant.operation] if property_name(check) == name)
-    check(contestant, parse_subject(contestant, scheme), device="cpu", dtype=torch.float32, seed=0)
+    check(contestant, parse_subject(contestant, scheme), device="cpu", dtype=dtype, seed=0)
 
 
 def half_away(values: Tensor, operand: Any) -> Tensor:
@@ -152,7 +155,7 @@ QUANTIZER_FAULTS: list[tuple[str, Any, str, str]] = [
     ),
     (
         "zero point off by one",
-        AsymmetricQuantizer(zero=lambda z: z.round() + 1),
+        AsymmetricQuantizer(minus=lambda z: z + 1),
         "int8-row-asym",
         "elements_within_bound",
     ),
@@ -202,6 +205,10 @@ def wrapped(bits: int, offset: int = 0) -> Any:
 
 def drop_tail(size: int) -> Any:
     return lambda x, w: exact_sums(x[:, : max(1, x.shape[1] // size * size)], w[:, : max(1, w.shape[1] // size * size)])
+
+
+def first_of_k(size: int) -> Any:
+    return lambda x, w: exact_sums(x[:, :size], w[:, :size])
 
 
 def drop_tail_of_one_token(x: Tensor, w: Tensor) -> Tensor:
@@ -280,10 +287,11 @@ PRODUCT_FAULTS: list[tuple[str, Any, str, str]] = [
     ),
     (
         "zero point off by one",
-        DequantizedProduct(quantizer=AsymmetricQuantizer(zero=lambda z: z.round() + 1)),
+        DequantizedProduct(quantizer=AsymmetricQuantizer(minus=lambda z: z + 1)),
         "int8-row-asym",
         "product_of_codes_is_exact",
     ),
+    ("K beyond 2048 lost", DequantizedProduct(sums=first_of_k(2048)), "int8-row", "product_of_codes_is_exact"),
     ("not linear", product(after=lambda y: y + y.abs().clamp(max=1e-6)), W8A8, "product_powers_of_two_factor_out"),
 ]
 
@@ -299,8 +307,46 @@ def test_a_fault_is_caught_by_the_check_named_for_it(contestant: Any, scheme: st
         run(contestant, scheme, check)
 
 
+class E5M2:
+    """Right but for the format."""
+
+    def quantize(self, x: Tensor, operand: Operand) -> Tensor:
+        return fake_quantize(x, replace(operand, format=FP8_E5M2))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("scheme", ["fp8-row", "mxfp8", "fp8-b32x64"])
+def test_products_with_another_fp8_format_are_caught_in_every_dtype(scheme: str, dtype: torch.dtype) -> None:
+    with pytest.raises(CheckFailure, match="unit activations"):
+        run(DequantizedProduct(quantizer=E5M2()), scheme, "product_of_unit_vectors", dtype)
+
+
+@pytest.mark.parametrize("multiple", [64, 128, 256])
+def test_a_product_that_takes_only_multiples_runs_every_check(multiple: int) -> None:
+    def refuse(scheme: Scheme, device: str, *sizes: int) -> str | None:
+        return "no multiple" if any(size % multiple for size in sizes) else None
+
+    class Tiled(DequantizedProduct):
+        unsupported_shape = staticmethod(refuse)
+
+    names = [property_name(check) for check in CHECKS["linear"]]
+    for name in names:
+        for contestant in (DequantizedProduct(), Tiled()):
+            try:
+                run(contestant, "int8-row", name)
+            except NotApplicable:
+                assert name == "longest_integer_sum"
+
+
+def reciprocal(view: Tensor, shared: Any, operand: Any) -> Tensor:
+    """As a device does that divides by a number by multiplying with its reciprocal."""
+    return (view.abs().amax(shared, keepdim=True) * (1 / largest_code(operand))).clamp(min=SMALLEST_SCALE)
+
+
 FAULTLESS = [
     PlainQuantizer(),
+    PlainQuantizer(scale=reciprocal, name="plain-reciprocal"),
+    DequantizedProduct(quantizer=PlainQuantizer(scale=reciprocal), name="dequantized-reciprocal"),
     AsymmetricQuantizer(),
     PlainProduct(claimed_bits=31),
     DequantizedProduct(),

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 pytest_plugins = ["quantsuite.conformance.plugin"]
 
+NOT_RUN = ("not supported", "not applicable")
 NUMERICS = {PROPERTY: PropertyResult, ERROR: ErrorPoint}
 EXECUTION_NAMES = ("simulated", "real")
 BASELINES = Path("reports/baselines")
@@ -116,7 +117,7 @@ class NumericsCollector:
     def __init__(self, config: pytest.Config) -> None:
         self._path: Path = config.getoption("numerics_output")
         self._chosen: list[str] = config.getoption("kernel")
-        self._unsupported: dict[str, str | None] = {}
+        self._not_run: dict[str, str | None] = {}
         self._properties: dict[tuple[str, ...], PropertyResult] = {}
         self._errors: dict[tuple[object, ...], ErrorPoint] = {}
 
@@ -134,11 +135,9 @@ class NumericsCollector:
         if not (self._properties or self._errors):
             return
         results = self._properties.values()
-        supported = {result.contestant for result in results if result.outcome != "not supported"}
-        self._unsupported = {
-            result.contestant: result.reason for result in results if result.contestant not in supported
-        }
-        if self._chosen and self._unsupported:
+        ran = {result.contestant for result in results if result.outcome not in NOT_RUN}
+        self._not_run = {result.contestant: result.reason for result in results if result.contestant not in ran}
+        if self._chosen and results and not ran and session.exitstatus == pytest.ExitCode.OK:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
         earlier = read_run(self._path) if self._path.exists() else Run()
         properties = {result.key: result for result in earlier.properties} | self._properties
@@ -148,8 +147,8 @@ class NumericsCollector:
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         if self._properties or self._errors:
             terminalreporter.write_line(f"numerics: {self._path}\nreport:   python -m quantsuite report {self._path}")
-        for name, reason in self._unsupported.items() if self._chosen else ():
-            terminalreporter.write_line(f"no check of {name} ran: not supported here: {reason}")
+        for name, reason in self._not_run.items() if self._chosen else ():
+            terminalreporter.write_line(f"no check of {name} ran: {reason}")
 
 
 class Collector:

@@ -16,9 +16,11 @@ NEAR = 2.0**-16
 """Relative distance within which float32 arithmetic may see a tie where there is none."""
 
 
-def roundings(dtype: torch.dtype) -> float:
-    """The relative error of values that are computed in float32 and rounded to a dtype."""
-    return torch.finfo(dtype).eps / 2 + ROUNDINGS * FLOAT32_ROUNDOFF
+def rounding_error(values: Tensor, dtype: torch.dtype, times: int = 1) -> Tensor:
+    """The largest error of magnitudes (float64) that are computed in float32 and rounded to a dtype ``times`` times."""
+    info = torch.finfo(dtype)
+    relative = info.eps / 2 + ROUNDINGS * FLOAT32_ROUNDOFF
+    return times * (relative * values + info.smallest_normal * info.eps / 2)
 
 
 def nearest_values(x: Tensor, operand: Operand) -> tuple[Tensor, Tensor]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,9 +16,9 @@ import torch
 from torch import Tensor
 
 from quantsuite import reference
-from quantsuite.bounds import FLOAT32_ROUNDOFF, bound_matmul, exact_int32_terms
+from quantsuite.bounds import FLOAT32_ROUNDOFF, bound_element, bound_matmul, exact_int32_terms
 from quantsuite.checks.draws import anchor, block_shape, grid, largest_outlier, mixed, normal, reach, top
-from quantsuite.checks.oracle import nearest_values, roundings
+from quantsuite.checks.oracle import nearest_values, rounding_error
 from quantsuite.checks.outcome import CheckFailure, NotApplicable, NotSupported, compare, same
 from quantsuite.contestant import Product, claims, unsupported_shape
 from quantsuite.formats import IntegerFormat
@@ -25,12 +26,14 @@ from quantsuite.granularity import PerTensor
 from quantsuite.scheme import Operand, Scheme
 
 FLOAT32_BITS = 24
+TILES = (64, 256)
+"""What kernels may ask all sizes to be multiples of."""
 TOKENS = (1, 2, 4, 8, 16)
 """Numbers of tokens at a time that kernels treat apart."""
 PARTS = 24
 """How often few tokens are multiplied, at most."""
-FEW = 4
-"""Products that a sum of wide whole numbers has."""
+FEW, MANY = 4, 512
+"""Products that a sum of wide whole numbers has, and one of codes, about."""
 
 
 @dataclass(frozen=True)
@@ -52,21 +55,40 @@ class Setting:
     def fitting(self, *wanted: tuple[int, int, int]) -> Iterator[tuple[int, int, int]]:
         """Shapes ``(M, N, K)``, N and K rounded up to whole blocks, that the contestant takes here.
 
+        If it takes none, then rounded up to multiples of the first of :data:`TILES` of which it takes any.
+
+        Raises:
+            NotSupported: with the contestant's reason, if it takes none of these either.
+        """
+        taken, reason = False, None
+        for tile in (1, *TILES):
+            units = [math.lcm(unit, tile) for unit in (1, *self.units())]
+            for sizes in wanted:
+                m, n, k = (unit * math.ceil(size / unit) for unit, size in zip(units, sizes, strict=True))
+                refused = unsupported_shape(self.contestant, self.scheme, self.device, m, n, k)
+                if refused is None:
+                    taken = True
+                    yield m, n, k
+                reason = reason or refused
+            if taken:
+                return
+        raise NotSupported(reason)
+
+    def square(self, least: int) -> int:
+        """The first size from ``least`` on, in whole blocks or tiles, that the contestant takes as M, N and K alike.
+
         Raises:
             NotSupported: with the contestant's reason, if it takes none.
         """
-        n_unit, k_unit = self.units()
         reason = None
-        taken = False
-        for m, n, k in wanted:
-            shape = (m, n_unit * math.ceil(n / n_unit), k_unit * math.ceil(k / k_unit))
-            refused = unsupported_shape(self.contestant, self.scheme, self.device, *shape)
+        for tile in (1, *TILES):
+            unit = math.lcm(*self.units(), tile)
+            size = unit * math.ceil(least / unit)
+            refused = unsupported_shape(self.contestant, self.scheme, self.device, size, size, size)
             if refused is None:
-                taken = True
-                yield shape
+                return size
             reason = reason or refused
-        if not taken:
-            raise NotSupported(reason)
+        raise NotSupported(reason)
 
     def shape(self, m: int = 32, n: int = 32, k: int = 64) -> tuple[int, int, int]:
         """One shape as by :meth:`fitting`."""
@@ -117,23 +139,19 @@ class Setting:
     def _no_bound(self) -> str:
         return f"sums of {self.scheme} have no bound in {claims(self.contestant).accumulator_bits} bits"
 
-    def bound(self, x: Tensor, weight: Tensor, dtype: torch.dtype, terms: int) -> Tensor:
-        """The scheme's bound if no more than ``terms`` products of a sum are not zero.
+    def within(self, case: str, x: Tensor, weight: Tensor) -> float:
+        """Compare the product with the float64 reference, within the scheme's bound.
 
         Raises:
-            NotApplicable: if so many have none in the claimed accumulator.
+            CheckFailure: if an element exceeds it.
+            NotApplicable: if sums over K have none in the claimed accumulator.
         """
-        if terms * self.roundoff >= 1:
+        if x.shape[-1] * self.roundoff >= 1:
             raise NotApplicable(self._no_bound)
+        got, x, weight = self.product(x, weight), x.cpu(), weight.cpu()
         operands = self.scheme.activation, self.scheme.weight
-        roundoff = self.roundoff * terms / x.shape[-1]
-        return bound_matmul(x.cpu(), weight.cpu(), *operands, dtype=dtype, accumulator_roundoff=roundoff)
-
-    def within(self, case: str, x: Tensor, weight: Tensor) -> float:
-        """Compare the product with the float64 reference, within the scheme's bound."""
-        got = self.product(x, weight)
-        bound = self.bound(x, weight, got.dtype, x.shape[-1])
-        return compare(case, got, reference.linear(x.cpu(), weight.cpu()), bound)
+        bound = bound_matmul(x, weight, *operands, dtype=self.dtype, accumulator_roundoff=self.roundoff)
+        return compare(case, got, reference.linear(x, weight), bound)
 
     def split_products(self, x: Tensor, weight: Tensor) -> Iterator[tuple[str, Tensor, Tensor]]:
         """The product of all tokens at once, and of some, few at a time, with the same packed weight.
@@ -171,14 +189,13 @@ def check_product_within_bound(
 
 
 def _nearest(x: Tensor, operand: Operand | None) -> tuple[Tensor, Tensor]:
-    """As :func:`nearest_values`; an operand that is not quantized is itself, of others nothing is settled."""
+    """As :func:`nearest_values`; what is not quantized is itself, and so is a diagonal matrix with a zero point."""
     exact = x.double().cpu()
-    if operand is None:
-        return exact, torch.ones_like(exact, dtype=torch.bool)
-    try:
-        return nearest_values(x, operand)
-    except NotApplicable:
-        return exact, torch.zeros_like(exact, dtype=torch.bool)
+    if operand is not None:
+        with suppress(NotApplicable):
+            return nearest_values(x, operand)
+    is_itself = operand is None or torch.equal(exact, exact.diag().diag())
+    return exact, torch.full_like(exact, is_itself, dtype=torch.bool)
 
 
 def check_product_of_unit_vectors(
@@ -186,25 +203,33 @@ def check_product_of_unit_vectors(
 ) -> float:
     """Each weight alone, and each activation alone, comes out right, however many tokens there are at a time.
 
-    One operand is the identity, so that an output is one element of the other and no sum averages its error away.
-    In float32 the element is known up to a few roundings, but near a tie; else its bound holds.
+    One operand is diagonal, its elements known, so that an output is one element of the other and no sum averages its
+    error away.  In float32 the element is the nearest value up to a few roundings, but near a tie and with a zero
+    point; there, and in narrower dtypes, to which scales may be rounded, its bound holds.
     """
     setting = Setting(contestant, scheme, device, dtype, seed)
-    unit, tightest = math.lcm(*setting.units()), 0.0
-    sizes = [unit * math.ceil(least / unit) for least in (129, 192)]
-    k, *_ = next(setting.fitting(*((size, size, size) for size in sizes)))
+    k, tightest = setting.square(129), 0.0
     values = mixed(k, k, seed=seed, device=device, dtype=dtype)
-    identity = torch.eye(k, device=device, dtype=dtype)
-    for case, x, weight in (("unit activations", identity, values), ("unit weights", values, identity)):
-        (x_nearest, x_settled), (w_nearest, w_settled) = _nearest(x, scheme.activation), _nearest(weight, scheme.weight)
-        settled = x_settled.diag()[:, None] & w_settled.T if x is identity else x_settled & w_settled.diag()
-        settled &= dtype == torch.float32
-        nearest, exact = x_nearest @ w_nearest.T, reference.linear(x.cpu(), weight.cpu())
+    exact = values.double().cpu()
+    for case, outer, inner in (
+        ("unit activations", scheme.activation, scheme.weight),
+        ("unit weights", scheme.weight, scheme.activation),
+    ):
+        all_bits = 2 - torch.finfo(dtype).eps
+        diagonal = torch.eye(k, device=device, dtype=dtype) * (all_bits if outer is None else 1.5)
+        factor, certain = (matrix.diag() for matrix in _nearest(diagonal, outer))
+        nearest, settled = _nearest(values, inner)
+        settled = settled & certain & (dtype == torch.float32)
+        expected = torch.where(settled, nearest, exact) * factor
+        error = torch.zeros_like(exact) if inner is None else bound_element(exact, inner)
+        error = (error * factor).masked_fill(settled, 0)
+        largest = expected.abs() + error
+        bound = error + rounding_error(largest, dtype, times=5) + setting.roundoff * largest
+        x, weight = values, diagonal
+        if case == "unit activations":
+            x, weight, expected, bound = diagonal, values, expected.T, bound.T
         for what, tokens, got in setting.split_products(x, weight):
-            close = (3 * roundings(torch.float32) + setting.roundoff) * nearest.abs()
-            bound = torch.where(settled, close, setting.bound(x, weight, got.dtype, 1))[tokens]
-            expected = torch.where(settled, nearest, exact)[tokens]
-            tightest = max(tightest, compare(f"{case}, {what}", got, expected, bound))
+            tightest = max(tightest, compare(f"{case}, {what}", got, expected[tokens], bound[tokens]))
     return tightest
 
 
@@ -239,16 +264,16 @@ def codes(operand: Operand, rows: int, k: int, unit: int, slot: int, generator: 
     Of each ``unit`` columns the first two are reserved: with a zero point they hold the smallest and the largest
     value; else column ``slot`` holds the format's largest value, the other zero, so that the largest values of two
     operands with different slots never meet.  With E4M3 scales the first block holds nothing but the tensor's
-    largest value.
+    largest value.  Floats are whole numbers up to 16, for all mantissa bits of E4M3.
     """
     values = grid(operand)
-    largest = anchor(operand) if isinstance(operand.format, IntegerFormat) else 8
+    largest = anchor(operand) if isinstance(operand.format, IntegerFormat) else 16
     values = values[(values == values.round()) & (values.abs() <= largest)]
     matrix = values[torch.randint(len(values), (rows, k), generator=generator)]
     chunks = matrix.view(rows, k // unit, unit)
     if not operand.symmetric:
         chunks[..., 0], chunks[..., 1] = values[0], values[-1]
-        chunks -= values[torch.randint(len(values), (1, k // unit, 1), generator=generator)]
+        chunks -= values[torch.randint(len(values), (rows, k // unit, 1), generator=generator)]
         return matrix
     chunks[..., :2] = 0
     chunks[..., slot] = anchor(operand)
@@ -258,16 +283,14 @@ def codes(operand: Operand, rows: int, k: int, unit: int, slot: int, generator: 
     return matrix
 
 
-def whole_numbers(rows: int, k: int, unit: int, limit: float, generator: torch.Generator) -> Tensor:
-    """Odd numbers up to ``limit`` in about ``FEW`` of each row's columns ``[rows, k]``, none in reserved ones."""
+def whole_numbers(rows: int, k: int, limit: float, generator: torch.Generator) -> Tensor:
+    """Odd numbers ``[rows, k]`` up to ``limit``, of both signs."""
     odd = 2 * torch.randint(max(1, int(limit) // 2), (rows, k), generator=generator, dtype=torch.float64) + 1
-    sign = 1 - 2 * torch.randint(2, (rows, k), generator=generator)
-    kept = torch.rand(rows, k, generator=generator) < FEW / k
-    return odd * sign * kept * (torch.arange(k) % unit > 1)
+    return odd * (1 - 2 * torch.randint(2, (rows, k), generator=generator))
 
 
-def _exact_pair(setting: Setting, m: int, n: int, k: int, bits: int) -> tuple[Tensor, Tensor]:
-    """Operands whose products sum to whole numbers of at most ``bits``, mostly."""
+def _exact_pair(setting: Setting, m: int, n: int, k: int, limit: float) -> tuple[Tensor, Tensor]:
+    """Operands whose products sum to whole numbers up to ``limit``, mostly."""
     scheme, (_, unit) = setting.scheme, setting.units()
     if unit == 2:
         raise NotApplicable(f"{scheme} has groups too small to hold their largest value apart")
@@ -276,11 +299,15 @@ def _exact_pair(setting: Setting, m: int, n: int, k: int, bits: int) -> tuple[Te
     units = [width if width > 1 else unit for _, width in map(block_shape, (scheme.activation, scheme.weight))]
     assert scheme.weight is not None
     w = codes(scheme.weight, n, k, units[1], 1, generator)
+    free = torch.arange(k) % units[0] > 1
+    largest = w[:, free].abs().max().item()
     if scheme.activation is not None:
-        return codes(scheme.activation, m, k, units[0], 0, generator), w
-    info = torch.finfo(setting.dtype)
-    most = min(2.0**bits, info.max) / (4 * FEW * w[:, torch.arange(k) % unit > 1].abs().max().item())
-    return whole_numbers(m, k, unit, min(most, 2 / info.eps - 1), generator), w
+        x = codes(scheme.activation, m, k, units[0], 0, generator)
+        terms = min(MANY, limit / (largest * x[:, free].abs().max().item()))
+    else:
+        terms, most = FEW, min(limit / (4 * FEW * largest), 2 / torch.finfo(setting.dtype).eps - 1)
+        x = whole_numbers(m, k, most, generator).masked_fill(~free, 0)
+    return x.masked_fill(free & (torch.rand(m, k, generator=generator) >= terms / k), 0), w
 
 
 def check_product_of_codes_is_exact(
@@ -288,24 +315,30 @@ def check_product_of_codes_is_exact(
 ) -> float:
     """Where operands are codes at scale one and the sums fit the accumulator, the product is an integer's.
 
-    Activations that are not quantized are whole numbers that need all bits of their dtype.  The product of all tokens
-    at once, and of few at a time, is compared bit for bit with int64, rounded once to the dtype of the result.
+    Activations that are not quantized are whole numbers as large as sums allow.  The product of all tokens at once,
+    and of few at a time, is compared bit for bit with int64, rounded once to the dtype of the result.  Scales with a
+    zero point may be a rounding away from one, by the order of their operations.
     """
     setting = Setting(contestant, scheme, device, dtype, seed)
-    bits = min(FLOAT32_BITS, claims(contestant).accumulator_bits)
-    for m, n, k in setting.fitting((1, 1, 64), (17, 32, 512), (32, 264, 512)):
-        x, w = _exact_pair(setting, m, n, k, bits)
-        expected = (x.to(torch.int64) @ w.to(torch.int64).T).double()
-        if (x.abs() @ w.abs().T).max() >= 2**bits:
-            raise NotApplicable(f"sums of {scheme} at K={k} do not fit {bits} bits")
-        dtyped = [t.to(setting.dtype) for t in (x, w)]
-        if not all(torch.equal(a.double(), b) for a, b in zip(dtyped, (x, w), strict=True)):
-            raise NotApplicable(f"{dtype} cannot hold all codes")
+    limit = min(2.0 ** min(FLOAT32_BITS, claims(contestant).accumulator_bits), torch.finfo(dtype).max)
+    has_zero_point = not all(o.symmetric for o in (scheme.activation, scheme.weight) if o is not None)
+    compared, tightest = False, 0.0
+    for m, n, k in setting.fitting((1, 1, 64), (17, 32, 512), (32, 264, 512), (4, 32, 4160)):
+        x, w = _exact_pair(setting, m, n, k, limit)
+        expected, magnitude = (x.to(torch.int64) @ w.to(torch.int64).T).double(), x.abs() @ w.abs().T
+        dtyped = [t.to(dtype) for t in (x, w)]
+        held = all(torch.equal(a.double(), b) for a, b in zip(dtyped, (x, w), strict=True))
+        if not held or magnitude.max() >= limit:
+            continue
         for what, tokens, got in setting.split_products(*(t.to(device) for t in dtyped)):
-            if not torch.isfinite(expected.to(got.dtype)).all():
-                raise NotApplicable(f"{got.dtype} cannot hold sums of {scheme} at K={k}")
-            same(f"codes, {what}", got, expected.to(got.dtype)[tokens])
-    return 0.0
+            compared = True
+            bound = rounding_error(magnitude, torch.float32) + rounding_error(expected.abs(), dtype)
+            allowed = bound[tokens] if has_zero_point else 0.0
+            nearest = expected.to(dtype).double()[tokens]
+            tightest = max(tightest, compare(f"codes, {what}", got, nearest, allowed))
+    if not compared:
+        raise NotApplicable(f"{dtype} cannot hold the codes of {scheme}, or sums of {limit:g} their products")
+    return tightest
 
 
 def check_longest_integer_sum(
@@ -319,7 +352,7 @@ def check_longest_integer_sum(
     pair = scheme.activation, scheme.weight
     if not all(o is not None and isinstance(o.format, IntegerFormat) and o.symmetric for o in pair):
         raise NotApplicable(f"{scheme} has operands that are not symmetric integers")
-    unit = math.lcm(setting.units()[1], 64)
+    unit = math.lcm(setting.units()[1], *TILES)
     x_max, w_max = (int(grid(operand).max()) for operand in pair if operand is not None)
     held = 2 ** claims(contestant).accumulator_bits // (x_max * w_max)
     k = min(exact_int32_terms(x_max, w_max), held, 2**18) // unit * unit

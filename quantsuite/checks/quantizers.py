@@ -28,7 +28,7 @@ from quantsuite.checks.draws import (
     normal,
     round_at_scale_one,
 )
-from quantsuite.checks.oracle import NEAR, nearest_values, roundings
+from quantsuite.checks.oracle import NEAR, nearest_values, rounding_error
 from quantsuite.checks.outcome import CheckFailure, NotApplicable, compare, same
 from quantsuite.contestant import Quantizer
 from quantsuite.granularity import share_scales
@@ -68,7 +68,7 @@ def check_values_are_nearest(
         got = contestant.quantize(values, operand)
         expected, settled = nearest_values(values, operand)
         expected = torch.where(settled, expected, got.double().cpu())
-        tightest = max(tightest, compare(case, got, expected, roundings(got.dtype) * expected.abs()))
+        tightest = max(tightest, compare(case, got, expected, rounding_error(expected.abs(), got.dtype)))
     return tightest
 
 
@@ -92,7 +92,7 @@ def check_search_reduces_errors(
     searched, unsearched = norms(got.double().cpu() - exact), norms(plain - exact)
     if operand.format.bits <= 4 and not (searched < unsearched * (1 - NEAR)).any():
         raise CheckFailure("normal: no block has a smaller error than without a search")
-    bound = unsearched + roundings(got.dtype) * norms(exact)
+    bound = unsearched + norms(rounding_error(exact.abs(), got.dtype))
     return compare("norms of the errors of normal", searched, torch.zeros_like(searched), bound)
 
 

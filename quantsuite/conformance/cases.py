@@ -85,20 +85,38 @@ def make_cases(
     """All checks of some contestants, on the schemes they implement or on those of ``schemes`` among them.
 
     Raises:
-        ValueError: if there are contestants, and none implements any of ``schemes``, or one of them is no scheme.
+        ValueError: if one of ``schemes`` is none.
     """
     chosen = None if schemes is None else [_full_name(name) for name in schemes]
-    claimed = [(kernel, contestants.parse_subject(kernel, name)) for kernel in kernels for name in kernel.schemes]
-    kept = [(kernel, subject) for kernel, subject in claimed if chosen is None or str(subject) in chosen]
-    if claimed and not kept:
-        names = ", ".join(dict.fromkeys(str(subject) for _, subject in claimed))
-        raise ValueError(f"no contestant implements {', '.join(schemes or ())}; they implement {names}")
     return [
         CheckCase(contestant=kernel, subject=subject, check=check, device=device, dtype=dtype, seed=seed)
-        for kernel, subject in kept
+        for kernel in kernels
+        for name in kernel.schemes
+        for subject in [contestants.parse_subject(kernel, name)]
+        if chosen is None or str(subject) in chosen
         for dtype in contestants.dtypes(kernel)
         for check in CHECKS[kernel.operation]
     ]
+
+
+def require_cases(cases: Sequence[CheckCase], kernels: Iterable[Any], schemes: Sequence[str] | None = None) -> None:
+    """Ask for a case of every contestant, and of every scheme, that a user has named.
+
+    Raises:
+        ValueError: naming the first that has none.
+    """
+    for kernel in kernels:
+        if not any(case.contestant is kernel for case in cases):
+            wanted = "any scheme" if schemes is None else ", ".join(schemes)
+            raise ValueError(f"{kernel.name} does not implement {wanted}; it implements {_listed(kernel.schemes)}")
+    for name in schemes or ():
+        if not any(str(case.subject) == _full_name(name) for case in cases):
+            implemented = _listed(dict.fromkeys(str(case.subject) for case in cases))
+            raise ValueError(f"no contestant implements {name}; they implement {implemented}")
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(names) or "none"
 
 
 def _full_name(name: str) -> str:

@@ -64,6 +64,8 @@ def _parameters(config: pytest.Config, device: str) -> Iterator[Any]:
     known = made.read_known_failures(path, datetime.date.today()) if path.exists() else []
     names = [kernel.name for kernel in kernels] if chosen is None else []
     cases = made.make_cases(kernels, device=device, schemes=chosen, seed=config.getoption("seed"))
+    if locations:
+        made.require_cases(cases, kernels, chosen)
     yield from made.parameters(cases, known, names)
     for source in sources:
         if source.missing is not None:
