@@ -20,7 +20,7 @@ from torch import Tensor
 
 from quantsuite.checks.draws import anchor, code_values
 from quantsuite.checks.outcome import CheckFailure, Measured, NotApplicable
-from quantsuite.checks.products import FLOAT32_BITS, Setting
+from quantsuite.checks.setting import FLOAT32_BITS, Setting
 from quantsuite.contestant import Product, claims
 from quantsuite.scheme import Operand, Scheme
 
