@@ -101,6 +101,17 @@ def test_conformance_runs_on_a_kernel_of_another_package_from_any_folder(project
     assert next(found for found in results if found.property == "ties_go_to_even").outcome == "exact"
 
 
+def test_an_unreadable_file_of_an_earlier_run_is_set_aside(project: Path, installed: Path) -> None:
+    reports = project / "reports"
+    reports.mkdir()
+    (reports / "numerics.json").write_text("{")
+    result = run(project, installed, *CONFORMANCE, "mypackage.module:kernel")
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert read_run(reports / "numerics.json").properties
+    (aside,) = set(reports.iterdir()) - {reports / "numerics.json"}
+    assert aside.read_text() == "{"
+
+
 def test_an_installed_package_offers_its_kernels_by_an_entry_point(project: Path, installed: Path) -> None:
     metadata = project / "mypackage-1.0.dist-info"
     metadata.mkdir()

@@ -128,6 +128,15 @@ def test_records_of_other_models_stay_in_the_run_file(small_run: Path, tmp_path:
     assert list(tmp_path.iterdir()) == [output]
 
 
+def test_a_cell_that_ends_before_the_model_is_loaded_drops_no_others(small_run: Path, tmp_path: Path) -> None:
+    output = edited(small_run, tmp_path / "run.json", lambda record: record)
+    static = ["--scheme", "int8-row:int8-token-static", "--execution", "real", "--limit", "24", "--device", "cpu"]
+    run(*static, "--output", str(output), "-k", "static")
+    records = read_run(output).records
+    assert [record for record in records if record.measured] == read_run(small_run).records
+    assert {record.outcome for record in records if not record.measured} == {"unsupported"}
+
+
 @pytest.mark.parametrize("options", [(), ("--fresh",)])
 def test_what_a_run_replaces_is_set_aside(options: tuple[str, ...], small_run: Path, tmp_path: Path) -> None:
     output = edited(small_run, tmp_path / "run.json", with_other_weights)
@@ -207,6 +216,13 @@ def test_a_missing_baseline_is_an_error_before_anything_is_measured(tmp_path: Pa
     assert f"--gate: {missing}: No such file or directory" in result.stderr
     assert "Copy a reviewed run file of the same command there" in result.stderr
     assert not output.exists()
+
+
+def test_a_baseline_of_another_model_is_an_error_too(small_run: Path, tmp_path: Path) -> None:
+    other = edited(small_run, tmp_path / "other.json", of_another_model)
+    result = run("--scheme", "bf16", "--baseline", str(other), "--gate=worse")
+    assert result.returncode == pytest.ExitCode.USAGE_ERROR
+    assert f"--gate: {other} holds records of other, none of tiny" in result.stderr
 
 
 @pytest.mark.parametrize("baseline", ["empty.json", "more.json"])

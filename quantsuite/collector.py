@@ -54,10 +54,17 @@ def earlier_run(config: pytest.Config) -> Run:
     return config.stash[EARLIER]
 
 
+def _set_aside(path: Path, content: bytes) -> Path:
+    """Write what a run file held to a file beside it, named by the time."""
+    aside = path.with_stem(f"{path.stem}-{datetime.datetime.now():%Y%m%dT%H%M%S}")
+    aside.write_bytes(content)
+    return aside
+
+
 class NumericsCollector:
     """Gathers checked properties and measured errors from test reports, and writes them as the run ends.
 
-    Earlier ones are kept if this run did not repeat them.
+    Earlier ones are kept if this run did not repeat them; a file that cannot be read is set aside.
     """
 
     def __init__(self, config: pytest.Config) -> None:
@@ -85,7 +92,11 @@ class NumericsCollector:
         self._not_run = {result.contestant: result.reason for result in results if result.contestant not in ran}
         if self._chosen and results and not ran and session.exitstatus == pytest.ExitCode.OK:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
-        earlier = read_run(self._path) if self._path.exists() else Run()
+        try:
+            earlier = read_run(self._path) if self._path.exists() else Run()
+        except RecordError:
+            _set_aside(self._path, self._path.read_bytes())
+            earlier = Run()
         properties = {result.key: result for result in earlier.properties} | self._properties
         errors = {point.key: point for point in earlier.errors} | self._errors
         write_run(self._path, earlier.records, properties=list(properties.values()), errors=list(errors.values()))
@@ -127,14 +138,14 @@ class Collector:
         earlier = earlier_run(self._config)
         records = {each.cell: each for each in earlier.records if self._is_kept(each)} | self.records
         if self._set_aside is None and self._replaced is not None and _loses(earlier, records):
-            self._set_aside = self._path.with_stem(f"{self._path.stem}-{datetime.datetime.now():%Y%m%dT%H%M%S}")
-            self._set_aside.write_bytes(self._replaced)
+            self._set_aside = _set_aside(self._path, self._replaced)
         write_run(self._path, list(records.values()), properties=earlier.properties, errors=earlier.errors)
 
     def _is_kept(self, record: Record) -> bool:
         """Whether an earlier record stays beside this run's: of another model, or of this one as it is measured now."""
-        ours = next(iter(self.records.values()))
-        if record.subject.model != ours.subject.model:
+        loaded = (each for each in self.records.values() if each.subject.model_sha256)
+        ours = next((each for each in loaded if each.subject.model == record.subject.model), None)
+        if ours is None:
             return record.measured
         return record.subject.model_sha256 == ours.subject.model_sha256 and record.environment == ours.environment
 
@@ -177,9 +188,14 @@ def _baseline(config: pytest.Config) -> list[Record] | None:
         return None
     path = Path(baseline) if baseline else BASELINES / f"{Path(model).name}.json"
     try:
-        return [record for record in read_run(path).records if record.subject.model == model]
+        records = read_run(path).records
     except RecordError as error:
         raise pytest.UsageError(f"--gate: {error}. Copy a reviewed run file of the same command there") from error
+    ours = [record for record in records if record.subject.model == model]
+    if records and not ours:
+        names = ", ".join(dict.fromkeys(record.subject.model for record in records))
+        raise pytest.UsageError(f"--gate: {path} holds records of {names}, none of {model}; name the model as it does")
+    return ours
 
 
 def _loses(earlier: Run, records: Mapping[tuple[str, str, str, str], Record]) -> bool:

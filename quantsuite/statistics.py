@@ -17,7 +17,7 @@ from quantsuite.records import Choices, Direction, Divergences, Items, Perplexit
 CONFIDENCE = 0.95
 RESAMPLES = 4000
 BOOTSTRAP_SEED = 0
-FEWEST_CORRELATED = 12
+FEWEST_CORRELATED = 11
 """Items whose correlations :func:`arch.bootstrap.optimal_block_length` can estimate, at the lags that it looks at."""
 
 Verdict = Literal["equivalent or better", "worse", "undecided"]

@@ -11,18 +11,15 @@ from quantsuite.error_study import STUDIES
 from quantsuite.records import ErrorPoint
 
 Record = Callable[[ErrorPoint], None]
-DRAWS = {"shape": 12}
-"""Of each study: few of the one that has large tensors."""
-MOST_DRAWS = 48
+DRAWS = dict.fromkeys(STUDIES, 48) | {"shape": 12}
+"""Of each study: fewer of the one that has large tensors."""
 
 
 @pytest.fixture(scope="module")
 def draws(pytestconfig: pytest.Config) -> dict[str, list[list[ErrorPoint]]]:
     """The points of each study, with as many seeds."""
     seed = pytestconfig.getoption("seed")
-    return {
-        name: [list(study(seed + 2 * i)) for i in range(DRAWS.get(name, MOST_DRAWS))] for name, study in STUDIES.items()
-    }
+    return {name: [list(study(seed + 2 * i)) for i in range(DRAWS[name])] for name, study in STUDIES.items()}
 
 
 @pytest.fixture(scope="module")

@@ -66,12 +66,11 @@ def check_product_of_unit_vectors(
     setting = Setting(contestant, scheme, device, dtype, seed)
     k, tightest = setting.square(129), 0.0
     values = mixed(k, k, seed=seed, device=device, dtype=dtype)
-    exact = values.double().cpu()
+    exact, all_bits = values.double().cpu(), 2 - torch.finfo(dtype).eps
     for case, outer, inner in (
         ("unit activations", scheme.activation, scheme.weight),
         ("unit weights", scheme.weight, scheme.activation),
     ):
-        all_bits = 2 - torch.finfo(dtype).eps
         diagonal = torch.eye(k, device=device, dtype=dtype) * (all_bits if outer is None else 1.5)
         factor, certain = (matrix.diag() for matrix in _nearest(diagonal, outer))
         nearest, settled = _nearest(values, inner)
