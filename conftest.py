@@ -1,1 +1,1 @@
-pytest_plugins = ["quantsuite.plugin"]
+pytest_plugins = ["quantsuite.plugin", "quantsuite.profiles"]

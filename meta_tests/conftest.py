@@ -7,6 +7,7 @@ import pytest
 from transformers import PreTrainedModel
 
 from meta_tests.checkpoints import PECULIAR, PLAIN, build_model, save_checkpoint
+from meta_tests.wheels import build_wheel, install
 
 
 @pytest.fixture(scope="session", params=PLAIN)
@@ -30,3 +31,14 @@ def damageable(pristine_folder: Path, tmp_path: Path) -> Path:
 def model(request: pytest.FixtureRequest) -> PreTrainedModel:
     """A random float32 model, one architecture after the other."""
     return build_model((PLAIN | PECULIAR)[request.param])
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_wheel(tmp_path_factory.mktemp("wheel"))
+
+
+@pytest.fixture(scope="session")
+def site(wheel: Path) -> Path:
+    """A folder that holds what the wheel installs."""
+    return install(wheel, wheel.parent / "site")

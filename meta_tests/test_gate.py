@@ -14,7 +14,8 @@ from scipy import stats
 from meta_tests import factories
 from meta_tests.tolerance import fewest, most
 from quantsuite import statistics
-from quantsuite.gate import MODES, GateResult, Mode, gate, gate_against_reference
+from quantsuite.gate import GateResult, gate, gate_against_reference
+from quantsuite.margins import MODES, Mode
 from quantsuite.records import Items, Metric, Outcome, Record
 from quantsuite.statistics import Margins
 

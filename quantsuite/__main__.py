@@ -1,4 +1,4 @@
-"""``python -m quantsuite report RUN...`` and ``python -m quantsuite gate RUN... --baseline FILE``."""
+"""The command line: ``python -m quantsuite run``, ``report RUN...`` and ``gate RUN... --baseline FILE``."""
 
 from __future__ import annotations
 
@@ -6,17 +6,22 @@ import argparse
 import sys
 from pathlib import Path
 
+import pytest
 from rich.console import Console
 
-from quantsuite.gate import MODES, gate, gate_against_reference
-from quantsuite.margins import Margins, add_margin_options
+from quantsuite.gate import gate, gate_against_reference
+from quantsuite.margins import MODES
+from quantsuite.options import RunOptions, add_options
 from quantsuite.records import RecordError, read_run, read_runs
 from quantsuite.reporting import gate_summary, terminal_summary, write_report
 
+SUITES = ("accuracy", "numerics", "conformance")
+
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m quantsuite", description="Reports and gates from run files.")
+    parser = argparse.ArgumentParser(prog="python -m quantsuite", description="Runs, and reports and gates of them.")
     commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("run", help=f"[{'|'.join(SUITES)}] [options]: as pytest --pyargs quantsuite.accuracy")
     report = commands.add_parser("report", help="write report.md and report.html")
     report.add_argument("--output", type=Path, default=Path("reports"), help="folder (default: reports)")
     check = commands.add_parser("gate", help="compare a run with baselines; exit 1 unless it passes")
@@ -26,14 +31,26 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("--mode", choices=MODES, default="worse", help="strict also fails on undecided cells")
     for command in (report, check):
         command.add_argument("runs", type=Path, nargs="+", help="run files")
-        add_margin_options(command.add_argument)
+        add_options(command.add_argument, only=("accuracy_margin", "perplexity_margin"))
     return parser
 
 
+def _run(arguments: list[str]) -> int:
+    """``run [SUITE] [pytest's and the run's options]``; a suite is the first word or left away."""
+    suite = arguments.pop(0) if arguments and not arguments[0].startswith("-") else SUITES[0]
+    if suite not in SUITES:
+        print(f"unknown suite {suite!r}; use {', '.join(SUITES)}, then options", file=sys.stderr)
+        return int(pytest.ExitCode.USAGE_ERROR)
+    return int(pytest.main(["--pyargs", f"quantsuite.{suite}", *arguments]))
+
+
 def main(arguments: list[str] | None = None) -> int:
-    """Run a command; returns the exit status: 0, 1 if a gate failed, 2 on bad input."""
+    """Run a command; returns the exit status: 0, 1 if a gate failed, 2 on bad input, that of pytest for ``run``."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments[:1] == ["run"]:
+        return _run(arguments[1:])
     options = _parser().parse_args(arguments)
-    margins = Margins(accuracy=options.accuracy_margin, log_perplexity=options.perplexity_margin)
+    margins = RunOptions.read(options).margins
     console = Console()
     try:
         run = read_runs(options.runs)

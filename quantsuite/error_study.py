@@ -7,10 +7,12 @@ operands quantized.  The first is often printed as if it were the second.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from itertools import product
 
 import torch
+from scipy import stats
 from torch import Tensor
 
 from quantsuite import reference
@@ -26,6 +28,8 @@ from quantsuite.quantize import dequantize, quantize
 from quantsuite.records import ErrorPoint
 from quantsuite.scheme import Operand
 
+FALSE_ALARM_OF_A_MEAN = 1e-5
+"""Chance that one mean lies outside although the closed form holds; about a hundred are compared in all."""
 ELEMENT = "elementwise relative mean absolute error"
 PRODUCT = "relative Frobenius error of a product"
 SHAPES = ((16, 512), (100, 1024), (4096, 4096))
@@ -157,3 +161,9 @@ STUDIES = {
     "outlier size": by_outlier_size,
     "bits": by_bits,
 }
+
+
+def spread_of_mean(draws: Tensor) -> Tensor:
+    """How far the mean of independent draws ``[n, ...]`` may lie from what is expected, by Student's t."""
+    quantile = stats.t.isf(FALSE_ALARM_OF_A_MEAN / 2, len(draws) - 1)
+    return quantile * draws.std(0) / math.sqrt(len(draws))

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from typing import Literal
 
+from quantsuite.margins import Mode
 from quantsuite.records import Record, differences
 from quantsuite.statistics import Comparison, Margins, compare
 
-Mode = Literal["worse", "strict"]
-MODES: tuple[Mode, ...] = get_args(Mode)
 Status = Literal["pass", "worse", "undecided", "absent", "not measured", "not comparable"]
 
 

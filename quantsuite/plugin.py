@@ -1,157 +1,112 @@
 """The pytest side: options, cells as parameters, fixtures.
 
-Loaded in every pytest run of the environment, so torch is imported only once a test asks for a cell.
+torch is imported only once a test asks for a cell.
 """
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
-from hypothesis import HealthCheck, settings
-from tqdm import tqdm
 
-from quantsuite.collector import Collector, NumericsCollector, TerminalFile, earlier_run
-from quantsuite.margins import add_margin_options
-from quantsuite.records import ERROR, RECORD, ErrorPoint, Record, RecordError
+from quantsuite.collector import Collector, NumericsCollector, earlier_run
+from quantsuite.options import PREFIX, RunOptions, add_options
+from quantsuite.progress import Progress
+from quantsuite.records import ERROR, RECORD, ErrorPoint, Record
 
 if TYPE_CHECKING:
     from quantsuite.session import Cell, Session
 
 pytest_plugins = ["quantsuite.conformance.plugin"]
 
-EXECUTION_NAMES = ("simulated", "real")
-
-settings.register_profile(
-    "ci", max_examples=25, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow]
-)
-settings.register_profile("thorough", max_examples=2000, deadline=None)
-settings.load_profile("ci")
-
-
-def _names(text: str) -> list[str]:
-    names = [name.strip() for name in text.split(",") if name.strip()]
-    if not names:
-        raise argparse.ArgumentTypeError(f"{text!r} names nothing; give names separated by commas")
-    return names
-
-
-def _executions(text: str) -> list[str]:
-    names = _names(text)
-    if unknown := [name for name in names if name not in EXECUTION_NAMES]:
-        raise argparse.ArgumentTypeError(f"unknown execution {unknown[0]!r}; use {' or '.join(EXECUTION_NAMES)}")
-    return names
-
-
-def _limit(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"limit {text!r} is not a number of items; use 0 for all")
-    return int(text)
+OPTIONS = pytest.StashKey[RunOptions]()
+CELLS = pytest.StashKey["list[Cell] | ValueError"]()
+SESSION = pytest.StashKey["Session"]()
+COLLECTOR = pytest.StashKey[Collector]()
+PROGRESS = pytest.StashKey[Progress]()
+LEFT: list[str] = []
+"""Short options that another plugin owns."""
+REFUSED = "refused"
+"""Id of the one test that stands for cells that cannot be made."""
+NEEDS_ALL = "measured_so_far"
+LEFT_OVER = pytest.StashKey[list[str]]()
+AFTERWARDS = "quantsuite_afterwards"
+"""Under what xdist's workers name the tests that need the records of all of them."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    group = parser.getgroup("quantsuite", "accuracy of quantized language models")
-    add = group.addoption
-    add("--model", default="tiny", help="hub id, checkpoint folder, tiny, or tiny-outliers (default: tiny)")
-    add("--scheme", type=_names, default=["all"], help="schemes, separated by commas (default: all, the catalogue)")
-    add(
-        "--execution",
-        type=_executions,
-        default=list(EXECUTION_NAMES),
-        help="simulated, real, or both (default: simulated,real)",
-    )
-    add("--task", type=_names, default=None, help="tasks, separated by commas, such as wikitext2/window2048,mmlu")
-    add("--limit", type=_limit, default=0, help="questions drawn, or first windows taken; 0 for all (default: 0)")
-    add("--seed", type=int, default=42, help="seed of the draw of questions and of random tensors (default: 42)")
-    add("--device", default="auto", help="as torch names it (default: cuda if there is one, else cpu)")
-    add("--dtype", choices=["bf16", "fp16", "fp32"], default="bf16", help="of the reference (default: bf16)")
-    add("--include-head", action="store_true", help="quantize the output head too")
-    add("--wikitext", default="Salesforce/wikitext", help="WikiText-2: hub id or folder of a local copy")
-    add("--mmlu", default="cais/mmlu", help="MMLU: hub id or folder of a local copy")
-    add("--output", type=Path, default=Path("reports/accuracy.json"), help="run file (default: reports/accuracy.json)")
-    add(
-        "--numerics-output",
-        type=Path,
-        default=Path("reports/numerics.json"),
-        help="run file of checked properties and measured errors (default: reports/numerics.json)",
-    )
-    add("--fresh", action="store_true", help="measure everything anew instead of reusing finished records")
-    add(
-        "--gate",
-        nargs="?",
-        const="worse",
-        choices=["worse", "strict"],
-        help="fail if a cell is worse than its baseline; strict: also if undecided. Put it last, or write --gate=worse",
-    )
-    add("--baseline", default=None, help="baseline run file, or bf16 (default: reports/baselines/<model>.json)")
-    add_margin_options(add)
-
-
-COLLECTOR = pytest.StashKey[Collector]()
+    groups = [parser._anonymous, *parser._groups]
+    taken = {name for group in groups for option in group.options for name in option.names()}
+    LEFT[:] = add_options(parser.getgroup(PREFIX, "quantized language models").addoption, taken=taken)
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    if config.getoption("scheme") != ["all"] or config.getoption("task"):
-        _cells(config)
-    if config.getoption("model") and not hasattr(config, "workerinput"):
+    config.addinivalue_line("markers", "cells(kind): parametrize with the run's cells of a kind of task")
+    options = config.stash[OPTIONS] = RunOptions.read(config.option)
+    if options.baseline and not options.gate:
+        raise pytest.UsageError(f"--baseline {options.baseline} is of no effect without a gate; add --gate=worse")
+    if not _is_worker(config):
         config.stash[COLLECTOR] = Collector(config)
-        config.pluginmanager.register(config.stash[COLLECTOR], "quantsuite.collector")
-        config.pluginmanager.register(NumericsCollector(config), "quantsuite.numerics")
+        config.stash[PROGRESS] = Progress(config, options, config.stash[COLLECTOR])
+        for plugin in (config.stash[COLLECTOR], config.stash[PROGRESS], NumericsCollector(config)):
+            config.pluginmanager.register(plugin)
 
 
-def pytest_report_header(config: pytest.Config) -> str:
-    option = config.getoption
-    data = f"limit {option('limit') or 'none'}, seed {option('seed')}, output {option('output')}"
-    return f"quantsuite: model {option('model')}, device {option('device')}, dtype {option('dtype')}, {data}"
+def pytest_report_header(config: pytest.Config) -> list[str]:
+    options = config.stash[OPTIONS]
+    data = f"limit {options.limit or 'none'}, seed {options.seed}, output {options.output}"
+    lines = [f"quantsuite: model {options.model}, device {options.device}, dtype {options.dtype}, {data}"]
+    return lines + [f"quantsuite: {short} is another plugin's here; use --{PREFIX}-{short[2:]}" for short in LEFT]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     marker = metafunc.definition.get_closest_marker("cells")
     if "cell" not in metafunc.fixturenames or marker is None:
         return
-    try:
-        earlier_run(metafunc.config)
-    except RecordError as error:
-        raise pytest.Collector.CollectError(str(error)) from error
-    cells = [cell for cell in _cells(metafunc.config) if cell.task.kind == marker.args[0]]
-    metafunc.parametrize("cell", [pytest.param(cell, id=str(cell)) for cell in cells], scope="session")
+    found = _cells(metafunc.config)
+    if isinstance(found, ValueError):
+        metafunc.parametrize("cell", [pytest.param(None, id=REFUSED)], scope="session")
+    else:
+        cells = [cell for cell in found if cell.task.kind == marker.args[0]]
+        metafunc.parametrize("cell", [pytest.param(cell, id=str(cell)) for cell in cells], scope="session")
 
 
-def _cells(config: pytest.Config) -> list[Cell]:
-    """The cells that the options name.
+def _cells(config: pytest.Config) -> list[Cell] | ValueError:
+    """The cells that the options name, or the reason why there can be none."""
+    from quantsuite.preflight import plan_cells
 
-    Raises:
-        pytest.UsageError: if a scheme or task is unknown.
-    """
-    from quantsuite.session import make_cells, parse_schemes
-    from quantsuite.tasks import default_tasks, select_tasks
-
-    option = config.getoption
-    try:
-        tasks = select_tasks(option("task")) if option("task") else default_tasks(option("model"))
-        return make_cells(tasks, parse_schemes(option("scheme"), option("execution")))
-    except ValueError as error:
-        raise pytest.UsageError(str(error)) from error
+    if CELLS not in config.stash:
+        try:
+            config.stash[CELLS] = plan_cells(config.stash[OPTIONS])
+        except ValueError as error:
+            config.stash[CELLS] = error
+    return config.stash[CELLS]
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Cells scheme by scheme, so that a model is quantized once for all of its tasks.
 
-    Tests of a kind of which the run has no task are deselected; tests of what was measured come last.
+    Tests of a kind of which the run has no task are deselected; tests of what was measured come last, and under
+    xdist are left to the controller.
     """
     labels = {id(item): _cell_label(item) for item in items}
-    empty = [item for item in items if labels[id(item)] == ""]
-    if empty:
-        config.hook.pytest_deselected(items=empty)
+    left = [item for item in items if labels[id(item)] == ""]
+    if _is_worker(config):
+        last = [item for item in items if _needs_all(item)]
+        config.workeroutput[AFTERWARDS] = [f"{item.path}::{item.name}" for item in last]
+        left += last
+    if left:
+        config.hook.pytest_deselected(items=left)
     order = {label: place for place, label in enumerate(dict.fromkeys(labels.values()))}
-    cells = (item for item in items if labels[id(item)])
-    ordered = iter(sorted(cells, key=lambda item: order[labels[id(item)]]))
-    items[:] = [next(ordered) if labels[id(item)] else item for item in items if labels[id(item)] != ""]
-    items.sort(key=lambda item: "measured_so_far" in getattr(item, "fixturenames", ()))
+    cells = iter(sorted((item for item in items if labels[id(item)]), key=lambda item: order[labels[id(item)]]))
+    items[:] = [next(cells) if labels[id(item)] else item for item in items if item not in left]
+    items.sort(key=_needs_all)
+
+
+def _needs_all(item: pytest.Item) -> bool:
+    return NEEDS_ALL in getattr(item, "fixturenames", ())
 
 
 def _cell_label(item: pytest.Item) -> str | None:
@@ -159,47 +114,88 @@ def _cell_label(item: pytest.Item) -> str | None:
     callspec = getattr(item, "callspec", None)
     if callspec is None or item.get_closest_marker("cells") is None:
         return None
-    return getattr(callspec.params["cell"], "label", "")
+    cell = callspec.params["cell"]
+    return REFUSED if cell is None else getattr(cell, "label", "")
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """What makes the whole run impossible ends it here, before anything is measured."""
+    config = session.config
+    if SESSION in config.stash or _is_worker(config):
+        return
+    cells = {item.nodeid: label for item in session.items if (label := _cell_label(item))}
+    if cells:
+        config.stash[PROGRESS].expect(cells)
+        _prepare(config)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_node_collection_finished(node: Any, ids: list[str]) -> None:
+    """The same on the controller, which collects nothing itself and keeps no model."""
+    config: pytest.Config = node.config
+    names = {name: name.rpartition("[")[2].removesuffix("]") for name in ids}
+    if config.stash[PROGRESS].expects_cells or not any("/" in part or part == REFUSED for part in names.values()):
+        return
+    found = _cells(config)
+    labels = {REFUSED: REFUSED} if isinstance(found, ValueError) else {str(cell): cell.label for cell in found}
+    if cells := {name: labels[part] for name, part in names.items() if part in labels}:
+        config.stash[PROGRESS].expect(cells)
+        _prepare(config)
+        config.stash[SESSION].close()
+        del config.stash[SESSION]
+
+
+def _prepare(config: pytest.Config) -> None:
+    """Load what the cells need.
+
+    Raises:
+        pytest.UsageError: in one line, if the run cannot be made.
+    """
+    from quantsuite.preflight import open_session
+
+    cells = _cells(config)
+    if isinstance(cells, ValueError):
+        raise pytest.UsageError(str(cells))
+    if config.option.collectonly:
+        return
+    try:
+        finished = () if config.stash[OPTIONS].fresh else earlier_run(config).records
+        config.stash[SESSION] = open_session(config.stash[OPTIONS], cells, finished=finished)
+    except ValueError as error:
+        raise pytest.UsageError(str(error)) from error
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Take over the tests that the workers left to the controller."""
+    left = getattr(node, "workeroutput", {}).get(AFTERWARDS, [])
+    node.config.stash.setdefault(LEFT_OVER, []).extend(left)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtestloop(session: pytest.Session) -> Iterator[object]:
+    done = yield
+    left = dict.fromkeys(session.config.stash.get(LEFT_OVER, []))
+    for item in session.perform_collect(list(left)) if left else ():
+        item.config.hook.pytest_runtest_protocol(item=item, nextitem=None)
+    return done
 
 
 @pytest.fixture(scope="session")
 def quantsuite_session(pytestconfig: pytest.Config) -> Iterator[Session]:
     """The loaded model of the run and its data."""
-    from quantsuite.session import Session
-    from quantsuite.tasks import Sources
-
-    option = pytestconfig.getoption
-    bar = _progress_bar(TerminalFile(pytestconfig))
-    session = Session(
-        option("model"),
-        device=option("device"),
-        dtype=option("dtype"),
-        sources=Sources(wikitext=option("wikitext"), mmlu=option("mmlu"), limit=option("limit"), seed=option("seed")),
-        include_head=option("include_head"),
-        finished=() if option("fresh") else earlier_run(pytestconfig).records,
-        progress=bar,
-    )
+    if SESSION not in pytestconfig.stash:
+        _prepare(pytestconfig)
+    session = pytestconfig.stash[SESSION]
+    if PROGRESS in pytestconfig.stash:
+        session.progress = pytestconfig.stash[PROGRESS].show
     yield session
     session.close()
-
-
-def _progress_bar(file: TextIO | Any) -> Callable[[str, int, int], None]:
-    bars: dict[str, tqdm] = {}
-
-    def report(what: str, done: int, total: int) -> None:
-        if what not in bars:
-            bars[what] = tqdm(total=total, desc=what, file=file, leave=False, disable=not file.isatty())
-        bars[what].update(done - bars[what].n)
-        if done == total:
-            bars.pop(what).close()
-
-    return report
 
 
 @pytest.fixture
 def measured(cell: Cell, quantsuite_session: Session, request: pytest.FixtureRequest) -> Record:
     """The record of the test's cell, attached to the test's report."""
-    from quantsuite.evaluate.data import MissingDataError
     from quantsuite.linear import UnsupportedError
 
     def attach(record: Record) -> Record:
@@ -213,18 +209,26 @@ def measured(cell: Cell, quantsuite_session: Session, request: pytest.FixtureReq
     except UnsupportedError as error:
         attach(msgspec.structs.replace(blank, outcome="unsupported", reason=str(error)))
         pytest.skip(f"not supported: {error}")
-    except MissingDataError as error:
-        pytest.skip(str(error))
+    except Exception as error:
+        if request.config.option.fulltrace:
+            raise
+        lines = str(error).splitlines() or [""]
+        raised = lines[0] if isinstance(error, ValueError) else f"{type(error).__name__}: {lines[0]}"
+        pytest.fail(f"{cell}: {raised}", pytrace=False)
 
 
 @pytest.fixture
 def measured_so_far(request: pytest.FixtureRequest) -> list[Record]:
-    """The records that this run has collected until now (none of them in an xdist worker)."""
-    collector = request.config.stash.get(COLLECTOR, None)
-    return list(collector.records.values()) if collector else []
+    """The records that this run has collected until now; under xdist only the controller has them."""
+    return list(request.config.stash[COLLECTOR].records.values())
 
 
 @pytest.fixture
 def record_error(request: pytest.FixtureRequest) -> Callable[[ErrorPoint], None]:
     """Attaches a measured error to the test's report."""
     return lambda point: request.node.user_properties.append((ERROR, msgspec.json.encode(point).decode()))
+
+
+def _is_worker(config: pytest.Config) -> bool:
+    """Whether this is a process of pytest-xdist that runs tests for another."""
+    return hasattr(config, "workerinput")

@@ -17,7 +17,7 @@ import torch
 from quantsuite.adapters.loading import CheckpointError, LoadedModel, load_model
 from quantsuite.adapters.transformers import TransformersEngine
 from quantsuite.evaluate.data import DataError
-from quantsuite.linear import UnsupportedError, check_supported, quantized, weight_bytes
+from quantsuite.linear import UnsupportedError, check_supported, misfit, quantized, weight_bytes
 from quantsuite.records import Environment, Record, SchemeLabel, Subject
 from quantsuite.scheme import CATALOGUE, EXECUTIONS, REFERENCE, Execution, Scheme, alias, parse_alias
 from quantsuite.tasks import Prepared, Sources, Task
@@ -128,7 +128,9 @@ class Session:
         sources: the data.
         include_head: quantize the output head too.
         finished: records of an earlier run, reused where nothing that they depend on has changed.
-        progress: called with what is measured, how much is done and how much there is.
+
+    Attributes:
+        progress: called with the cell that is measured, how much is done and how much there is.
     """
 
     def __init__(
@@ -140,10 +142,10 @@ class Session:
         sources: Sources,
         include_head: bool = False,
         finished: Sequence[Record] = (),
-        progress: Callable[[str, int, int], None] = lambda what, done, total: None,
     ) -> None:
         self._name, self._device, self._dtype, self._sources = model, resolve_device(device), dtype, sources
-        self._include_head, self._progress = include_head, progress
+        self._include_head = include_head
+        self.progress: Callable[[Cell, int, int], None] = lambda cell, done, total: None
         self._finished = {record.cell: record for record in finished if record.measured}
         self._loaded: LoadedModel | CheckpointError | None = None
         self._prepared: dict[str, Prepared] = {}
@@ -214,24 +216,47 @@ class Session:
             created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         )
 
-    def _prepare(self, task: Task) -> Prepared:
+    @property
+    def context(self) -> int | None:
+        """The longest context of the model in tokens, or ``None`` if there is no limit."""
+        return self._engine.max_length
+
+    def prepare(self, task: Task) -> Prepared:
+        """A task with its data loaded, once.
+
+        Raises:
+            DataError: if the data is not to be had.
+        """
         if task.name not in self._prepared:
-            length = self._engine.max_length or 2048
-            self._prepared[task.name] = task.prepare(self.loaded.tokenizer, self._sources, length)
+            self._prepared[task.name] = task.prepare(self.loaded.tokenizer, self._sources, self.context or 2048)
         return self._prepared[task.name]
+
+    def misfit(self, scheme: Scheme, execution: Execution | None) -> str | None:
+        """Why a scheme cannot be executed so on this model and device, or ``None`` if it can."""
+        if execution is None:
+            return None
+        try:
+            check_supported(scheme, execution, self._device)
+        except UnsupportedError as error:
+            return str(error)
+        return misfit(self.loaded.model, scheme, include_head=self._include_head)
 
     def measure(self, cell: Cell, test: str) -> Record:
         """The record of a cell: an earlier one if it is still valid, else a new one.
 
         Raises:
-            MissingDataError: if the data is not to be had.
-            UnsupportedError: if the scheme cannot run so on this device, or the tokenizer lacks what the recipe needs.
+            DataError: if the data is not to be had.
+            UnsupportedError: if the scheme cannot run so on this device or does not fit a layer, the model's context
+                does not hold the items, or the tokenizer lacks what the recipe needs.
             CheckpointError: if the model cannot be loaded.
-            ValueError: if a group does not divide a layer's K, or a window is longer than the model's context.
         """
-        if cell.execution is not None:
-            check_supported(cell.scheme, cell.execution, self._device)
-        prepared = self._prepare(cell.task)
+        if (reason := self.misfit(cell.scheme, cell.execution)) is not None:
+            raise UnsupportedError(reason)
+        prepared = self.prepare(cell.task)
+        if self.context is not None and prepared.longest > self.context:
+            raise UnsupportedError(
+                f"{cell.task.name} reads {prepared.longest:,} tokens at once, the context holds {self.context:,}"
+            )
         record = self.blank(cell, test)
         earlier = self._finished.get(record.cell)
         wanted = {**record.conditions, "dataset": prepared.dataset}
@@ -245,9 +270,7 @@ class Session:
         self._select(cell.scheme, cell.execution)
         begin = time.perf_counter()
         try:
-            result = prepared.measure(
-                self._engine, reference, lambda done, total: self._progress(str(cell), done, total)
-            )
+            result = prepared.measure(self._engine, reference, lambda done, total: self.progress(cell, done, total))
         except DataError as error:
             raise UnsupportedError(f"{self._name} with {cell.task.name}: {error}") from error
         fields = {name: getattr(record, name) for name in ("metric", "subject", "environment", "created")}

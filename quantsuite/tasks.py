@@ -52,9 +52,16 @@ class Measurement:
 
 @dataclass(frozen=True, kw_only=True)
 class Prepared:
-    """A task with its data loaded: what identifies the items, and the measurement."""
+    """A task with its data loaded.
+
+    Args:
+        dataset: what identifies the items.
+        longest: the most tokens that are read at once; of questions, of the prompt that has the most characters.
+        measure: the measurement.
+    """
 
     dataset: Dataset
+    longest: int
     measure: Callable[[Engine, Engine | None, Progress], Measurement]
 
 
@@ -66,11 +73,13 @@ class Task:
         metric: its name is the task's.
         kind: which items it yields.
         prepare: loads the data for a tokenizer and a context length.
+        context: tokens that the recipe reads at once, whatever the data; 0 if that depends on the data.
     """
 
     metric: Metric
     kind: Kind
     prepare: Callable[[PreTrainedTokenizerBase, Sources, int], Prepared]
+    context: int = 0
 
     @property
     def name(self) -> str:
@@ -80,6 +89,10 @@ class Task:
 def _identify(name: str, items: Sequence[object], sources: Sources) -> Dataset:
     digest = hashlib.sha256(msgspec.json.encode(items)).hexdigest()
     return Dataset(name=name, sha256=digest, items=len(items), limit=sources.limit, seed=sources.seed)
+
+
+def _longest(items: Sequence[TextItem]) -> int:
+    return max((len(window.tokens) - 1 for item in items for window in item.windows), default=0)
 
 
 def _limited(items: list[TextItem], limit: int) -> list[TextItem]:
@@ -106,10 +119,12 @@ def _prepare_text(name: str, items: list[TextItem], sources: Sources, documents:
         value = math.exp(sum(result.nats) / sum(result.units))
         return Measurement(value=value, details=_text_details(result, documents), items=result)
 
-    return Prepared(dataset=_identify(name, items, sources), measure=measure)
+    return Prepared(dataset=_identify(name, items, sources), longest=_longest(items), measure=measure)
 
 
-def _perplexity_task(name: str, recipe: Callable[[PreTrainedTokenizerBase, Sequence[str]], list[TextItem]]) -> Task:
+def _perplexity_task(
+    name: str, recipe: Callable[[PreTrainedTokenizerBase, Sequence[str]], list[TextItem]], context: int = 0
+) -> Task:
     def prepare(tokenizer: PreTrainedTokenizerBase, sources: Sources, max_length: int) -> Prepared:
         return _prepare_text("wikitext2", recipe(tokenizer, data.wikitext_rows(sources.wikitext)), sources, None)
 
@@ -117,6 +132,7 @@ def _perplexity_task(name: str, recipe: Callable[[PreTrainedTokenizerBase, Seque
         metric=Metric(name=f"wikitext2/{name}", version=1, unit="perplexity", better="lower"),
         kind="perplexity",
         prepare=prepare,
+        context=context,
     )
 
 
@@ -167,7 +183,7 @@ def _prepare_drift(name: str, items: list[TextItem], sources: Sources) -> Prepar
         }
         return Measurement(value=sum(result.kl) / len(result), details=details, items=result)
 
-    return Prepared(dataset=_identify(name, items, sources), measure=measure)
+    return Prepared(dataset=_identify(name, items, sources), longest=_longest(items), measure=measure)
 
 
 def _choices_task(
@@ -183,17 +199,26 @@ def _choices_task(
             details = {"unparsed": unparsed, "ties": float(multiple_choice.count_ties(result))}
             return Measurement(value=sum(result.correct) / len(result), details=details, items=result)
 
-        items = [multiple_choice.prompts(drawn, q.subject, [q])[0] + f" {q.answer}" for q in drawn.questions]
-        return Prepared(dataset=_identify(drawn.name, items, sources), measure=measure)
+        prompts = [multiple_choice.prompts(drawn, q.subject, [q])[0] for q in drawn.questions]
+        items = [f"{prompt} {question.answer}" for prompt, question in zip(prompts, drawn.questions, strict=True)]
+        longest = len(tokenizer(max(prompts, key=len), verbose=False)["input_ids"])
+        if method is multiple_choice.generate:
+            longest += multiple_choice.MAX_NEW_TOKENS - 1
+        return Prepared(dataset=_identify(drawn.name, items, sources), longest=longest, measure=measure)
 
     metric = Metric(name=f"{name}/{method.__name__}", version=1, unit="accuracy", better="higher")
     return Task(metric=metric, kind="choices", prepare=prepare)
 
 
 def _document_task(
-    name: str, kind: Kind, unit: str, prepare: Callable[[PreTrainedTokenizerBase, Sources, int], Prepared]
+    name: str,
+    kind: Kind,
+    unit: str,
+    prepare: Callable[[PreTrainedTokenizerBase, Sources, int], Prepared],
+    context: int = 0,
 ) -> Task:
-    return Task(metric=Metric(name=name, version=1, unit=unit, better="lower"), kind=kind, prepare=prepare)
+    metric = Metric(name=name, version=1, unit=unit, better="lower")
+    return Task(metric=metric, kind=kind, prepare=prepare, context=context)
 
 
 _ALL = (
@@ -203,13 +228,15 @@ _ALL = (
         for method in (multiple_choice.direct, multiple_choice.generate)
     ),
     _document_task("world/drift", "drift", "nats", _world_drift),
-    *(_perplexity_task(recipe.__name__, recipe) for recipe in (windows.window2048, windows.chunk512, windows.head100)),
+    _perplexity_task("window2048", windows.window2048, context=2047),
+    _perplexity_task("chunk512", windows.chunk512, context=511),
+    _perplexity_task("head100", windows.head100),
     _document_task("wikitext2/document", "perplexity", "word perplexity", _wikitext_documents),
     *(
         _choices_task("mmlu", lambda sources: data.mmlu(sources.mmlu), method)
         for method in (multiple_choice.direct, multiple_choice.generate)
     ),
-    _document_task("wikitext2/drift", "drift", "nats", _wikitext_drift),
+    _document_task("wikitext2/drift", "drift", "nats", _wikitext_drift, context=511),
 )
 
 TASKS: dict[str, Task] = {task.name: task for task in _ALL}
@@ -232,8 +259,13 @@ def select_tasks(names: Iterable[str]) -> list[Task]:
     return list(chosen.values())
 
 
-def default_tasks(model: str) -> list[Task]:
-    """The embedded model's own texts and questions, or WikiText-2 and MMLU for any other model."""
+def default_tasks(model: str, context: int | None) -> list[Task]:
+    """The embedded model's own texts and questions, or WikiText-2 and MMLU for any other model.
+
+    Of WikiText-2's recipes the first of those of 2,048 tokens, 512 tokens, and any number that the context holds.
+    """
     if model in EMBEDDED:
         return select_tasks(["world/document", "world-mmlu"])
-    return select_tasks(["wikitext2/window2048", "mmlu"])
+    recipes = (TASKS[f"wikitext2/{name}"] for name in ("window2048", "chunk512", "document"))
+    text = next(task for task in recipes if context is None or task.context <= context)
+    return [text, *select_tasks(["mmlu"])]

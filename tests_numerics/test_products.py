@@ -7,9 +7,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meta_tests.tolerance import spread_of_mean
 from quantsuite import expected, reference
 from quantsuite.bounds import accumulation_error, bound_element, bound_matmul, exact_int32_terms
+from quantsuite.error_study import spread_of_mean
 from quantsuite.quantize import dequantize, fake_quantize, quantize
 from quantsuite.scheme import BLOCK_FORMATS, Operand, Scheme
 from quantsuite.strategies import tensors

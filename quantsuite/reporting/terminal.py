@@ -16,6 +16,7 @@ from quantsuite.reporting.analysis import Row, by_metric, rows_of, unique
 from quantsuite.reporting.wording import ACCURACY, MISSING, PERPLEXITY, enumerate_variants, heading, scale_of
 from quantsuite.statistics import CONFIDENCE, Margins
 
+LABEL_WIDTH = 20
 VARIANT_WIDTH = 22
 METRIC_WIDTH = 31
 GAP = 2
@@ -92,6 +93,31 @@ def terminal_summary(records: Sequence[Record], margins: Margins) -> RenderableT
         f"({ACCURACY.margin(margins.accuracy)}, {PERPLEXITY.margin(margins.log_perplexity)}); worse: beyond it."
     )
     return Group(*parts, Text(legend, style="dim"))
+
+
+def scheme_line(label: str, records: Sequence[Record], margins: Margins) -> str:
+    """One scheme in one line: of its metrics the loss that is nearest its margin, or beyond it, and the seconds.
+
+    Args:
+        label: of the scheme and its execution.
+        records: its cells, and those of bf16.
+        margins: the losses that count as none.
+    """
+    own = [record for record in records if record.subject.label == label]
+    failed = next((record for record in own if not record.measured), None)
+    if failed is not None:
+        outcome = "n/a" if failed.outcome == "unsupported" else failed.outcome
+        return f"{label:<{LABEL_WIDTH}} {outcome}: {failed.reason}"
+    seconds = f"{sum(record.seconds for record in own):.1f} s"
+    rows = [row for group in by_metric(records) for row in rows_of(group, margins) if row.record.subject.label == label]
+    compared = [row for row in rows if row.comparison is not None]
+    if not compared:
+        values = (f"{scale_of(row.record.metric).value(row.record.value)} {heading(row.record.metric)}" for row in rows)
+        return f"{label:<{LABEL_WIDTH}} {'; '.join(values)}; {seconds}"
+    worst = max(compared, key=lambda row: row.comparison.loss.high - row.comparison.margin)
+    scale = scale_of(worst.record.metric)
+    change = f"{scale.change_interval(worst.comparison.change)} {scale.change_unit}"
+    return f"{label:<{LABEL_WIDTH}} {_SHORT[worst.comparison.verdict]:<9} {change}, {seconds}"
 
 
 def gate_summary(result: GateResult) -> RenderableType:

@@ -1,0 +1,1 @@
+"""Requirements on models as pytest tests: ``pytest --pyargs quantsuite.accuracy``."""

@@ -1,0 +1,1 @@
+"""Contestants and error tables as pytest tests: ``pytest --pyargs quantsuite.numerics``."""

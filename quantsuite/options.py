@@ -1,0 +1,190 @@
+"""The options of a run: declared once, under a short and a long name, and read with their types."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Callable, Container, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from quantsuite.margins import MODES, Margins, Mode
+
+PREFIX = "quantsuite"
+EXECUTION_NAMES = ("simulated", "real")
+DTYPE_NAMES = ("bf16", "fp16", "fp32")
+
+
+def _names(text: str) -> list[str]:
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if not names:
+        raise argparse.ArgumentTypeError(f"{text!r} names nothing; give names separated by commas")
+    return names
+
+
+def _executions(text: str) -> list[str]:
+    names = _names(text)
+    if unknown := [name for name in names if name not in EXECUTION_NAMES]:
+        raise argparse.ArgumentTypeError(f"unknown execution {unknown[0]!r}; use {' or '.join(EXECUTION_NAMES)}")
+    return names
+
+
+def _limit(text: str) -> int:
+    if not (text.isascii() and text.isdecimal()):
+        raise argparse.ArgumentTypeError(f"limit {text!r} is not a number of items; use 0 for all")
+    return int(text)
+
+
+def _margin(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"margin {text!r} is not a number from 0; use for example 0.01")
+    return value
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds < 1e9:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds; use 0 for no limit")
+    return seconds
+
+
+def _text(text: str) -> str:
+    if not text.strip():
+        raise argparse.ArgumentTypeError("an empty name; give one, or leave the option away")
+    return text
+
+
+def _path(text: str) -> Path:
+    return Path(_text(text))
+
+
+_KEYWORDS: dict[str, dict[str, Any]] = {
+    "model": {"type": _text, "help": "hub id, checkpoint folder, tiny, or tiny-outliers (default: tiny)"},
+    "scheme": {"type": _names, "help": "schemes, separated by commas (default: all, the catalogue)"},
+    "execution": {"type": _executions, "help": "simulated, real, or both (default: simulated,real)"},
+    "task": {"type": _names, "help": "tasks, separated by commas, such as wikitext2/window2048,mmlu"},
+    "limit": {"type": _limit, "help": "questions drawn, or first windows taken; 0 for all (default: 0)"},
+    "seed": {"type": int, "help": "seed of the draw of questions and of random tensors (default: 42)"},
+    "device": {"type": _text, "help": "as torch names it (default: cuda if there is one, else cpu)"},
+    "dtype": {"choices": DTYPE_NAMES, "help": "of the reference (default: bf16)"},
+    "include_head": {"action": "store_true", "help": "quantize the output head too"},
+    "wikitext": {"type": _text, "help": "WikiText-2: hub id or folder of a local copy"},
+    "mmlu": {"type": _text, "help": "MMLU: hub id or folder of a local copy"},
+    "output": {"type": _path, "help": "run file (default: reports/accuracy.json)"},
+    "numerics_output": {
+        "type": _path,
+        "help": "run file of checked properties and measured errors (default: reports/numerics.json)",
+    },
+    "fresh": {"action": "store_true", "help": "measure everything anew instead of reusing finished records"},
+    "gate": {
+        "nargs": "?",
+        "const": "worse",
+        "choices": MODES,
+        "help": "fail if a cell is worse than its baseline; strict: or undecided. Put it last, or write --gate=worse",
+    },
+    "baseline": {
+        "type": _text,
+        "help": "of the gate: run file, or bf16 (default: reports/baselines/<model>.json, or the embedded model's own)",
+    },
+    "accuracy_margin": {"type": _margin, "help": "loss of accuracy that counts as none (0.01)"},
+    "perplexity_margin": {"type": _margin, "help": "rise of ln perplexity that counts as none (0.01)"},
+    "kernel": {
+        "action": "append",
+        "help": "contestants under test: path.py, path.py:name, package.module or package.module:name; may be repeated "
+        "(default: those that are shipped, in a clone every file of kernels/, and installed entry points)",
+    },
+    "check_timeout": {
+        "type": _seconds,
+        "help": "seconds that a contestant may take to load, and for each check; 0 for no limit (default: 120)",
+    },
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """What a run measures, where, with which data, and what it is compared with.
+
+    Each field is an option of the command line: ``--model`` and ``--quantsuite-model`` are the same.
+    """
+
+    model: str = "tiny"
+    scheme: Sequence[str] = ("all",)
+    execution: Sequence[str] = EXECUTION_NAMES
+    task: Sequence[str] | None = None
+    limit: int = 0
+    seed: int = 42
+    device: str = "auto"
+    dtype: str = "bf16"
+    include_head: bool = False
+    wikitext: str = "Salesforce/wikitext"
+    mmlu: str = "cais/mmlu"
+    output: Path = Path("reports/accuracy.json")
+    numerics_output: Path = Path("reports/numerics.json")
+    fresh: bool = False
+    gate: Mode | None = None
+    baseline: str | None = None
+    accuracy_margin: float = Margins().accuracy
+    perplexity_margin: float = Margins().log_perplexity
+    kernel: Sequence[str] = ()
+    check_timeout: float = 120.0
+
+    @property
+    def margins(self) -> Margins:
+        return Margins(accuracy=self.accuracy_margin, log_perplexity=self.perplexity_margin)
+
+    @classmethod
+    def read(cls, namespace: Any) -> RunOptions:
+        """The options of parsed arguments, such as ``config.option`` of pytest; defaults of what is not declared."""
+        declared = [each.name for each in fields(cls) if hasattr(namespace, f"{PREFIX}_{each.name}")]
+        return cls(**{name: getattr(namespace, f"{PREFIX}_{name}") for name in declared})
+
+
+def _flags(name: str) -> list[str]:
+    spelled = name.replace("_", "-")
+    return [f"--{spelled}", f"--{PREFIX}-{spelled}"]
+
+
+def add_options(add: Callable[..., Any], *, taken: Container[str] = (), only: Container[str] = _KEYWORDS) -> list[str]:
+    """Declare options with ``add_argument`` of a parser or ``addoption`` of pytest.
+
+    Args:
+        add: called with an option's names and keywords.
+        taken: names that belong to others.
+        only: the fields to declare.
+
+    Returns:
+        The short names that were left to others; their long form is declared.
+    """
+    left = []
+    for each in fields(RunOptions):
+        if each.name in only:
+            flags, keywords = _flags(each.name), _KEYWORDS[each.name]
+            if keywords.get("action") != "store_true" and "choices" not in keywords:
+                keywords = {"metavar": each.name.upper(), **keywords}
+            if flags[0] in taken:
+                left.append(flags.pop(0))
+            default = [] if keywords.get("action") == "append" else each.default
+            add(*flags, dest=f"{PREFIX}_{each.name}", default=default, **keywords)
+    return left
+
+
+def places_of_tests(arguments: Sequence[str], candidates: Sequence[str]) -> list[str]:
+    """Those of pytest's candidates for files and folders of tests that are not the value of an option of a run."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("places", nargs="*")
+    for name, keywords in _KEYWORDS.items():
+        shape = {key: keywords[key] for key in ("action", "nargs") if key in keywords}
+        parser.add_argument(*_flags(name), dest=name, **shape)
+    try:
+        places = parser.parse_known_args(list(arguments))[0].places
+    except argparse.ArgumentError:
+        return []
+    return [place for place in candidates if place in places]

@@ -1,0 +1,94 @@
+"""What makes a whole run impossible, found before anything is measured."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from quantsuite.adapters.loading import context_length
+from quantsuite.options import RunOptions
+from quantsuite.records import Record
+from quantsuite.session import Cell, Session, make_cells, parse_schemes
+from quantsuite.tasks import TASKS, Sources, Task, default_tasks, select_tasks
+
+
+class RunError(ValueError):
+    """A run that cannot be made; the message says why in one line, and the way out."""
+
+
+def plan_cells(options: RunOptions) -> list[Cell]:
+    """The cells of a run, scheme by scheme; of the model only the configuration is read.
+
+    Raises:
+        ValueError: if a scheme or a task is unknown.
+        CheckpointError: if the model is not to be had.
+        RunError: if the model's context cannot hold a task that was named.
+    """
+    pairs = parse_schemes(options.scheme, options.execution)
+    named = select_tasks(options.task) if options.task else None
+    context = context_length(options.model)
+    tasks = default_tasks(options.model, context) if named is None else named
+    for task in tasks:
+        _require_context(task, task.context, context, options.model)
+    return make_cells(tasks, pairs)
+
+
+def _require_context(task: Task, needed: int, context: int | None, model: str) -> None:
+    if context is not None and needed > context:
+        fitting = [name for name, other in TASKS.items() if other.context <= context and other.kind == task.kind]
+        raise RunError(
+            f"{task.name} reads {needed:,} tokens at once, the context of {model} holds {context:,}; "
+            f"use --task {','.join(fitting) or 'of another kind'}"
+        )
+
+
+def check_writable(path: Path, option: str) -> None:
+    """Try to write beside a file that a run will write.
+
+    Raises:
+        RunError: if that fails.
+    """
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(None, "Is a directory")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise RunError(f"{option} {path}: {error.strerror}; name a file in a folder that can be written") from error
+
+
+def open_session(options: RunOptions, cells: Sequence[Cell], *, finished: Sequence[Record] = ()) -> Session:
+    """The loaded model with the data of its cells.
+
+    Args:
+        options: of the run.
+        cells: what will be measured.
+        finished: records of an earlier run, reused where they are still valid.
+
+    Raises:
+        RunError: if the output cannot be written, or a scheme or a task that was named does not fit the model.
+        ValueError: if the device is not there.
+        CheckpointError: if the model cannot be loaded.
+        DataError: if a dataset is not to be had.
+    """
+    check_writable(options.output, "--output")
+    session = Session(
+        options.model,
+        device=options.device,
+        dtype=options.dtype,
+        sources=Sources(wikitext=options.wikitext, mmlu=options.mmlu, limit=options.limit, seed=options.seed),
+        include_head=options.include_head,
+        finished=finished,
+    )
+    named = parse_schemes([name for name in options.scheme if name != "all"], options.execution)
+    for scheme in dict.fromkeys(scheme for scheme, _ in named):
+        reasons = [session.misfit(scheme, execution) for each, execution in named if each == scheme]
+        if all(reasons):
+            raise RunError(f"{scheme} cannot be measured on {options.model}: {reasons[0]}")
+    for task in {cell.task.name: cell.task for cell in cells}.values():
+        longest = session.prepare(task).longest
+        if options.task:
+            _require_context(task, longest, session.context, options.model)
+    return session
