@@ -6,20 +6,21 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import nn
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from quantsuite.tiny import EMBEDDED, embedded_folder
+from quantsuite.adapters.causality import is_causal
+from quantsuite.adapters.checkpoint import CheckpointError, check_code, check_folder, data_view, one_line, read_config
+from quantsuite.adapters.hub import offline, resolve_folder
+from quantsuite.adapters.quiet import quiet
 from quantsuite.tiny.outliers import inject_outliers
 
+__all__ = ["DTYPES", "CheckpointError", "LoadedModel", "check_weights", "context_length", "fingerprint", "load_model"]
+
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
-
-
-class CheckpointError(ValueError):
-    """A checkpoint that is incomplete, damaged or unusable; the message says which file or tensor."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,36 +31,6 @@ class LoadedModel:
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     sha256: str
-
-
-def check_folder(folder: Path) -> None:
-    """Check that a checkpoint folder is whole before anything is loaded from it.
-
-    Raises:
-        CheckpointError: naming the file that is missing, truncated or damaged.
-    """
-    if not (folder / "config.json").is_file():
-        raise CheckpointError(f"{folder} has no config.json; give the folder that save_pretrained wrote")
-    index = folder / "model.safetensors.index.json"
-    if index.is_file():
-        try:
-            shards = sorted(set(json.loads(index.read_text())["weight_map"].values()))
-        except (ValueError, KeyError) as error:
-            raise CheckpointError(f"{index} is damaged ({error}); download or copy it again") from error
-        named_by = f"named in {index.name}"
-    else:
-        shards, named_by = ["model.safetensors"], "the weights"
-    for shard in shards:
-        path = folder / shard
-        if not path.is_file():
-            raise CheckpointError(f"{path} is missing ({named_by}); download or copy the checkpoint again")
-        try:
-            with safe_open(path, framework="pt"):
-                pass
-        except SafetensorError as error:
-            raise CheckpointError(
-                f"{path} is truncated or damaged ({path.stat().st_size:,} bytes: {error}); download or copy it again"
-            ) from error
 
 
 def check_weights(model: nn.Module) -> None:
@@ -88,37 +59,29 @@ def fingerprint(model: PreTrainedModel) -> str:
     return digest.hexdigest()
 
 
-def load_model(name: str, *, device: str = "cpu", dtype: str = "bf16") -> LoadedModel:
-    """Load a model and its tokenizer.
-
-    Args:
-        name: ``tiny``, ``tiny-outliers``, a folder that ``save_pretrained`` wrote, or a hub id.
-        device: as torch names it.
-        dtype: ``bf16``, ``fp16`` or ``fp32``.
-
-    Raises:
-        CheckpointError: if the model cannot be found, is incomplete, or has NaN in its weights.
-        ValueError: if the dtype is unknown.
-    """
-    if dtype not in DTYPES:
-        raise ValueError(f"unknown dtype {dtype!r}; use one of {', '.join(DTYPES)}")
-    source = str(embedded_folder()) if name in EMBEDDED else name
-    if Path(source).is_dir():
-        check_folder(Path(source))
-    elif Path(source).is_absolute() or source.startswith("."):
-        raise CheckpointError(f"{source} is not a folder; give a checkpoint folder, a hub id, or {', '.join(EMBEDDED)}")
-    try:
+def _read(folder: Path, dtype: torch.dtype) -> tuple[PreTrainedModel, dict[str, Any], PreTrainedTokenizerBase]:
+    """Model, transformers' account of its tensors, and tokenizer, of data in the folder only."""
+    with data_view(folder) as view, offline(), quiet():
         model, loading = AutoModelForCausalLM.from_pretrained(
-            source, dtype=DTYPES[dtype], output_loading_info=True, ignore_mismatched_sizes=True
+            view,
+            dtype=dtype,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+            trust_remote_code=False,
+            use_safetensors=True,
+            local_files_only=True,
         )
-        tokenizer = AutoTokenizer.from_pretrained(source)
-    except (OSError, ValueError) as error:
-        raise CheckpointError(
-            f"cannot load {name!r}: {str(error).splitlines()[0]}  Give a checkpoint folder with its tokenizer, "
-            f"a hub id that this machine can reach, or {', '.join(EMBEDDED)}"
-        ) from error
-    if not tokenizer("A")["input_ids"]:  # What transformers makes of a folder without tokenizer files.
-        raise CheckpointError(f"{name} has no tokenizer, or an empty one; copy tokenizer.json to the checkpoint")
+        tokenizer = AutoTokenizer.from_pretrained(view, trust_remote_code=False, local_files_only=True)
+    model.name_or_path = model.config.name_or_path = tokenizer.name_or_path = str(folder)
+    return model, loading, tokenizer
+
+
+def _check_tensors(name: str, model: PreTrainedModel, loading: dict[str, Any]) -> None:
+    """Check that the model took all tensors of the checkpoint, and lacked none.
+
+    What transformers declares as ignorable is not in its account, nor is a twin of a tied tensor: one
+    that is equal is taken, one that differs is left untied, against the configuration.
+    """
     if missing := sorted(loading["missing_keys"]):
         raise CheckpointError(f"{name}: the checkpoint lacks {len(missing)} tensors, first {missing[0]}")
     if mismatched := sorted(loading["mismatched_keys"]):
@@ -126,8 +89,81 @@ def load_model(name: str, *, device: str = "cpu", dtype: str = "bf16") -> Loaded
         raise CheckpointError(
             f"{name}: {tensor} is {list(found)}, its config.json says {list(wanted)}; the two are of different models"
         )
+    if unexpected := sorted(loading["unexpected_keys"]):
+        raise CheckpointError(
+            f"{name}: the checkpoint has {len(unexpected)} tensors that a {type(model).__name__} does not take, first "
+            f"{unexpected[0]}; its config.json is of another model, or the weights are of a larger one"
+        )
+    declared = model.get_expanded_tied_weights_keys(all_submodels=True)
+    if untied := sorted(declared.keys() - model.all_tied_weights_keys.keys()):
+        raise CheckpointError(
+            f"{name}: {untied[0]} differs from {declared[untied[0]]}, with which config.json ties it; "
+            "remove the wrong one, or set tie_word_embeddings to false"
+        )
+
+
+def _check_causal(name: str, model: PreTrainedModel) -> None:
+    try:
+        causal = is_causal(model)
+    except Exception as error:  # A model of any kind: what it raises on tokens alone is its own affair.
+        raise CheckpointError(
+            f"{name}: a {type(model).__name__} cannot be run on token ids ({one_line(error)}); give a causal language model"
+        ) from error
+    if not causal:
+        raise CheckpointError(
+            f"{name}: a {type(model).__name__} is not causal here, its logits change with the tokens after them; give a "
+            "causal language model (or set is_decoder in config.json where it was trained as one)"
+        )
+
+
+def load_model(name: str, *, device: str = "cpu", dtype: str = "bf16") -> LoadedModel:
+    """Load a model and its tokenizer, of safetensors and data files only: no code of a checkpoint runs.
+
+    Args:
+        name: ``tiny``, ``tiny-outliers``, a folder that ``save_pretrained`` wrote, or a hub id.
+        device: as torch names it.
+        dtype: ``bf16``, ``fp16`` or ``fp32``.
+
+    Raises:
+        CheckpointError: if the model cannot be found, is incomplete or unsafe, is not causal, or has NaN in its weights.
+        ValueError: if the dtype is unknown.
+    """
+    if dtype not in DTYPES:
+        raise ValueError(f"unknown dtype {dtype!r}; use one of {', '.join(DTYPES)}")
+    folder = resolve_folder(name)
+    check_folder(folder)
+    try:
+        model, loading, tokenizer = _read(folder, DTYPES[dtype])
+    except Exception as error:  # transformers raises of every kind, by what is odd in the folder.
+        raise CheckpointError(
+            f"cannot load {name!r}: {one_line(error)}.  Repair config.json or the tokenizer, or give another checkpoint"
+        ) from error
+    if not tokenizer("A")["input_ids"]:  # What transformers makes of a folder without tokenizer files.
+        raise CheckpointError(f"{name} has no tokenizer, or an empty one; copy tokenizer.json to the checkpoint")
+    _check_tensors(name, model, loading)
     if name == "tiny-outliers":
         inject_outliers(model)
     model = model.to(device).eval().requires_grad_(False)
     check_weights(model)
+    _check_causal(name, model)
     return LoadedModel(name=name, model=model, tokenizer=tokenizer, sha256=fingerprint(model))
+
+
+def context_length(name: str) -> int | None:
+    """The longest context of a model in tokens by its configuration, which alone is read; ``None`` if it sets none.
+
+    Args:
+        name: as :func:`load_model` takes it.
+
+    Raises:
+        CheckpointError: if the configuration cannot be found or read, or is unsafe.
+    """
+    folder = resolve_folder(name, weights=False)
+    read_config(folder)
+    check_code(folder)
+    try:
+        with data_view(folder) as view, offline(), quiet():
+            config = AutoConfig.from_pretrained(view, trust_remote_code=False, local_files_only=True)
+        return getattr(config.get_text_config(decoder=True), "max_position_embeddings", None)
+    except Exception as error:
+        raise CheckpointError(f"cannot read {folder / 'config.json'}: {one_line(error)}; repair it") from error
