@@ -1,0 +1,273 @@
+"""Bad input: what a user gives, how the run ends, and the one line that says why and what to do."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+from typing import Any
+
+import datasets
+import msgspec
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoTokenizer, BertConfig, BertForMaskedLM
+
+from meta_tests.checkpoints import CONTEXT, PLAIN, VOCABULARY, save_checkpoint
+from meta_tests.factories import DIRECT, PERPLEXITY, choices, perplexities, record
+from quantsuite.__main__ import main
+from quantsuite.records import Record
+from quantsuite.tiny import embedded_folder
+
+Arguments = list[str]
+Prepare = Callable[[Path], Arguments]
+SMALL = ["--limit", "4", "--scheme", "bf16", "--task", "world/document"]
+
+
+@pytest.fixture(scope="session")
+def plain_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_checkpoint(tmp_path_factory.mktemp("plain") / "checkpoint", PLAIN["qwen3-untied"])
+
+
+def outcome(*arguments: str) -> tuple[int, str]:
+    """Exit status and output of ``python -m quantsuite``, in this process."""
+    output = io.StringIO()
+    with redirect_stdout(output), redirect_stderr(output):
+        own = ["-s", "-p", "no:cacheprovider", "-p", "no:xdist"] if arguments[0] == "run" else []
+        try:
+            status = main([*arguments, *own])
+        except SystemExit as error:
+            status = int(error.code or 0)
+    return int(status), output.getvalue()
+
+
+def checkpoint(folder: Path, change: Callable[[Path], None]) -> Arguments:
+    """A copy of a sharded checkpoint, changed."""
+    copy = shutil.copytree(folder / "plain", folder / "changed")
+    change(copy)
+    return ["--model", "./changed", *SMALL[:4], "--task", "mmlu/direct"]
+
+
+def config(**changes: Any) -> Prepare:
+    def change(copy: Path) -> None:
+        content = json.loads((copy / "config.json").read_text())
+        (copy / "config.json").write_text(json.dumps(content | changes))
+
+    return lambda folder: checkpoint(folder, change)
+
+
+def index(**changes: Any) -> Prepare:
+    def change(copy: Path) -> None:
+        path = copy / "model.safetensors.index.json"
+        content = json.loads(path.read_text())
+        content["weight_map"] |= changes
+        path.write_text(json.dumps(content))
+
+    return lambda folder: checkpoint(folder, change)
+
+
+def tensors(change: Callable[[dict[str, torch.Tensor]], None]) -> Prepare:
+    def rewrite(copy: Path) -> None:
+        path = sorted(copy.glob("model-*.safetensors"))[0]
+        content = load_file(path)
+        change(content)
+        save_file(content, path, metadata={"format": "pt"})
+
+    return lambda folder: checkpoint(folder, rewrite)
+
+
+def pickled(copy: Path) -> None:
+    for path in copy.glob("model*"):
+        path.unlink()
+    torch.save({}, copy / "pytorch_model.bin")
+
+
+def truncated(copy: Path) -> None:
+    path = sorted(copy.glob("model-*.safetensors"))[0]
+    path.write_bytes(path.read_bytes()[:-9])
+
+
+def without(pattern: str) -> Prepare:
+    def remove(copy: Path) -> None:
+        for path in copy.glob(pattern):
+            path.unlink()
+
+    return lambda folder: checkpoint(folder, remove)
+
+
+def masked(folder: Path) -> Arguments:
+    shape = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    BertForMaskedLM(BertConfig(vocab_size=VOCABULARY, **shape)).save_pretrained(folder / "bert")
+    AutoTokenizer.from_pretrained(embedded_folder()).save_pretrained(folder / "bert")
+    return ["--model", "./bert", *SMALL]
+
+
+def dataset(name: str, **splits: dict[str, list[Any]]) -> Callable[[Path], str]:
+    def save(folder: Path) -> str:
+        place = folder / "data[1]"
+        place.mkdir()
+        files = "".join(f"  - split: {split}\n    path: {split}.parquet\n" for split in splits)
+        (place / "README.md").write_text(f"---\nconfigs:\n- config_name: {name}\n  data_files:\n{files}---\n")
+        for split, columns in splits.items():
+            datasets.Dataset.from_dict(columns).to_parquet(place / f"{split}.parquet")
+        return "./data[1]"
+
+    return save
+
+
+def wikitext(rows: list[Any]) -> Prepare:
+    save = dataset("wikitext-2-raw-v1", test={"text": rows})
+    return lambda folder: ["--wikitext", save(folder), "--task", "wikitext2/head100", "--scheme", "bf16"]
+
+
+def mmlu(examples: int = 5, **changes: list[Any]) -> Prepare:
+    question = {"question": ["q"], "subject": ["s"], "choices": [["a", "b", "c", "d"]], "answer": [2]}
+    dev = {name: column * examples for name, column in question.items()}
+    save = dataset("all", dev=dev, test=question | changes)
+    return lambda folder: ["--mmlu", save(folder), "--task", "mmlu/direct", "--scheme", "bf16"]
+
+
+def written(name: str, content: str) -> Callable[[Path], str]:
+    def write(folder: Path) -> str:
+        (folder / name).write_text(content)
+        return name
+
+    return write
+
+
+def run_file(*records: Record, edit: tuple[str, str] = ("", "")) -> str:
+    text = msgspec.json.encode({"schema_version": 1, "records": records, "properties": [], "errors": []}).decode()
+    assert edit[0] in text
+    return text.replace(*edit, 1)
+
+
+TEXT = record(PERPLEXITY, items=perplexities(4))
+ANSWERS = record(DIRECT, items=choices(8, 0.5))
+EDITED = ('"value":0.5', '"value":0.75')
+
+
+def gate(content: str) -> Prepare:
+    save = written("baseline.json", content)
+    return lambda folder: [*SMALL, "--baseline", save(folder), "--gate=worse"]
+
+
+def output(content: str) -> Prepare:
+    save = written("run.json", content)
+    return lambda folder: [*SMALL, "--output", save(folder)]
+
+
+def given(*arguments: str) -> Prepare:
+    return lambda folder: list(arguments)
+
+
+def folder_named(name: str, *arguments: str) -> Prepare:
+    def make(folder: Path) -> Arguments:
+        (folder / name).mkdir()
+        return [*arguments, name]
+
+    return make
+
+
+BAD: dict[str, tuple[Prepare, str]] = {
+    "format": (given("--scheme", "int9-row"), "unknown number format 'int9' in 'int9-row'; did you mean 'int"),
+    "granularity": (given("--scheme", "int8-gx"), "unknown granularity 'gx'"),
+    "no-scheme": (given("--scheme", ","), "',' names nothing; give names separated by commas"),
+    "method": (given("--scheme", "int4-g128@magic"), "no method 'magic' is available; drop @magic"),
+    "kv-cache": (given("--scheme", "int8-row+kv-int8-token"), "no quantized KV cache; drop +kv-int8-token"),
+    "static": (given("--scheme", "int8-row:int8-token-static"), "static activation scales need calibration"),
+    "group": (given("--scheme", "int8-g96"), "group size 96 does not divide K=512"),
+    "task": (given("--task", "mmlu/direkt"), "unknown task 'mmlu/direkt'; did you mean 'mmlu/direct'"),
+    "empty-limit": (given("--limit", ""), "limit '' is not a number of items; use 0 for all"),
+    "negative-limit": (given("--limit", "-3"), "limit '-3' is not a number of items; use 0 for all"),
+    "other-digits": (given("--limit", "٣"), "is not a number of items; use 0 for all"),
+    "execution": (given("--execution", "fake"), "unknown execution 'fake'; use simulated or real"),
+    "seed": (given("--seed", "x"), "invalid int value: 'x'"),
+    "dtype": (given("--dtype", "int3"), "invalid choice: 'int3'"),
+    "margin": (given("--accuracy-margin", "-1"), "margin '-1' is not a number from 0"),
+    "nan-margin": (given("--perplexity-margin", "nan"), "margin 'nan' is not a number from 0"),
+    "device": (given("--device", "abacus"), "device 'abacus' is not usable"),
+    "absent-device": (given("--device", "cuda:99"), "device 'cuda:99' is not usable"),
+    "meta-device": (given("--device", "meta"), "device 'meta' is not usable"),
+    "timeout": (given("--check-timeout", "soon"), "'soon' is not a number of seconds; use 0 for no limit"),
+    "no-model": (given("--model", ""), "an empty name; give one, or leave the option away"),
+    "model-folder": (given("--model", "./nowhere"), "nowhere is not a folder; give a checkpoint folder"),
+    "bracket-folder": (given("--model", "./no[where]"), "no[where] is not a folder; give a checkpoint folder"),
+    "hub-model": (given("--model", "nobody/nothing"), "'nobody/nothing'"),
+    "no-config": (without("config.json"), "has no config.json; give the folder that save_pretrained wrote"),
+    "no-tokenizer": (without("tokenizer*"), "tokenizer"),
+    "no-shard": (without("model-00002*"), "is missing (named in model.safetensors.index.json)"),
+    "truncated-shard": (lambda folder: checkpoint(folder, truncated), "is truncated or damaged"),
+    "pickled": (lambda folder: checkpoint(folder, pickled), "pickle"),
+    "remote-code": (config(auto_map={"AutoModelForCausalLM": "code.Model"}), "auto_map"),
+    "other-quantizer": (config(quantization_config={"quant_method": "gptq"}), "gptq"),
+    "model-type": (config(model_type="no-such-model"), "no-such-model"),
+    "sizes": (config(num_hidden_layers=-1), "config.json"),
+    "shard-list": (index(**{"lm_head.weight": ["a", "b"]}), "model.safetensors.index.json"),
+    "shard-outside": (index(**{"lm_head.weight": "../outside.safetensors"}), "../outside.safetensors"),
+    "nan-weights": (tensors(lambda found: next(iter(found.values())).fill_(torch.nan)), "values are NaN or infinite"),
+    "unexpected": (tensors(lambda found: found.update(spare=torch.ones(2))), "spare"),
+    "not-causal": (masked, "causal"),
+    "context": (
+        lambda folder: ["--model", "./plain", "--task", "wikitext2/window2048"],
+        f"reads 2,047 tokens at once, the context of ./plain holds {CONTEXT}",
+    ),
+    "wikitext-folder": (given("--wikitext", "./nowhere", "--task", "wikitext2/head100"), "nowhere"),
+    "mmlu-hub": (given("--mmlu", "nobody/nothing", "--task", "mmlu"), "the folder of a local copy"),
+    "empty-rows": (wikitext(["", ""]), "no text"),
+    "null-rows": (wikitext(["a text", None]), "None"),
+    "number-rows": (wikitext([1, 2]), "1"),
+    "shots": (mmlu(examples=3), "3 examples"),
+    "letter-answer": (mmlu(answer=["C"]), "'C'"),
+    "null-answer": (mmlu(answer=[None]), "None"),
+    "three-choices": (mmlu(choices=[["a", "b", "c"]]), "3 choices"),
+    "subject": (mmlu(subject=["astronomy"]), "no examples in dev for astronomy"),
+    "output-folder": (folder_named("there", *SMALL, "--output"), "Is a directory"),
+    "output-below-a-file": (
+        lambda folder: [*SMALL, "--output", written("file", "")(folder) + "/run.json"],
+        "name a file in a folder that can be written",
+    ),
+    "output-nowhere": (given(*SMALL, "--output", "/proc/none/run.json"), "--output /proc/none/run.json"),
+    "output-truncated": (output(run_file(TEXT)[:-40]), "--fresh"),
+    "output-edited": (output(run_file(ANSWERS, edit=EDITED)), "0.75"),
+    "baseline-without-gate": (given("--baseline", "bf16"), "is of no effect without a gate; add --gate=worse"),
+    "no-baseline": (given(*SMALL, "--baseline", "nowhere.json", "--gate=worse"), "--gate: nowhere.json"),
+    "no-own-baseline": (given("--model", "./plain", "--gate=worse"), "--gate: reports/baselines/plain.json"),
+    "nan-baseline": (gate(run_file(ANSWERS, edit=('"value":0.5', '"value":NaN'))), "restore it from version control"),
+    "truncated-baseline": (gate(run_file(ANSWERS)[:-40]), "restore it from version control"),
+    "edited-baseline": (gate(run_file(ANSWERS, edit=EDITED)), "restore it from version control"),
+    "empty-baseline": (gate(""), "restore it from version control"),
+    "newer-baseline": (gate('{"schema_version": 99, "records": []}'), "99"),
+    "other-models-baseline": (
+        gate(run_file(record(DIRECT, model="other", items=choices(8, 0.5)))),
+        "holds records of other, none of tiny",
+    ),
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def offline() -> Any:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+        patch.setattr("datasets.config.HF_HUB_OFFLINE", True)
+        yield
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input_ends_the_run_in_one_line_before_anything_is_measured(
+    name: str, plain_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "plain").symlink_to(plain_folder)
+    prepare, line = BAD[name]
+    status, shown = outcome("run", *prepare(tmp_path))
+    assert status == pytest.ExitCode.USAGE_ERROR, shown
+    assert [found for found in shown.splitlines() if line in found][1:] == [], shown
+    assert line in shown and "Traceback" not in shown, shown
+    assert len(shown.splitlines()) <= 20, shown
+    assert not list(tmp_path.glob("reports/*")), "something was measured"
