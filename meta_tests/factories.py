@@ -48,16 +48,6 @@ def scheme_label(name: str, execution: str | None = None) -> SchemeLabel:
     return SchemeLabel(name=name, format=form, granularity=granularity, alias=alias)
 
 
-def _value(items: Items) -> float:
-    match items:
-        case Choices():
-            return sum(items.correct) / len(items)
-        case Perplexities():
-            return math.exp(sum(items.nats) / sum(items.units))
-        case Divergences():
-            return sum(items.kl) / len(items)
-
-
 def record(
     metric: Metric,
     scheme: str = "bf16",
@@ -71,7 +61,7 @@ def record(
     details: dict[str, float] | None = None,
     weight_bytes: int | None = 4_000_000,
 ) -> Record:
-    """A record of a cell; without items it has no value."""
+    """A record of a cell, without value and details if it has no items."""
     label = scheme if execution is None else f"{scheme}-{execution}"
     return Record(
         test=f"tests_accuracy/test_tasks.py::test_accuracy[{model}-{metric.name}-{label}]",
@@ -86,8 +76,8 @@ def record(
         ),
         environment=environment(device),
         dataset=None if items is None else dataset(len(items)),
-        value=None if items is None else _value(items),
-        details=details or {},
+        value=None if items is None else items.value,
+        details=details or (items.details() if items else {}),
         items=items,
         reason=reason,
         seconds=0.0 if items is None else 1.5,
@@ -169,11 +159,11 @@ def variants(executions: Sequence[str] = ("simulated", "real")) -> list[tuple[st
 def matrix(model: str = "tiny", *, texts: int = 200, questions: int = 1000, damage: float = 1.0) -> list[Record]:
     """bf16 and 24 variants of three metrics, where coarse granularities lose ``damage`` times a small amount."""
     text, direct, generate = perplexities(texts), choices(questions, 0.82), choices(questions, 0.79, seed=1)
-    details = {"bits_per_byte": 0.412, "floor_bits_per_byte": 0.391, "tokens": float(sum(text.tokens))}
+    text_bytes = round(1.75 * sum(text.tokens))
     records = [
-        record(PERPLEXITY, model=model, items=text, details=details),
-        record(DIRECT, model=model, items=direct, details={"unparsed": 0.0, "ties": 2.0}),
-        record(GENERATE, model=model, items=generate, details={"unparsed": 3.0, "ties": 0.0}),
+        record(PERPLEXITY, model=model, items=text, details=text.details(text_bytes)),
+        record(DIRECT, model=model, items=direct),
+        record(GENERATE, model=model, items=generate),
     ]
     for index, (scheme, execution) in enumerate(variants()):
         form, granularity = scheme.split("-")
@@ -183,14 +173,21 @@ def matrix(model: str = "tiny", *, texts: int = 200, questions: int = 1000, dama
         changed = changed_perplexities(text, change=loss, seed=index)
         lost = 8 + round(500 * loss)
         records += [
-            record(PERPLEXITY, scheme, execution, model=model, items=changed, details=details, weight_bytes=size),
+            record(
+                PERPLEXITY,
+                scheme,
+                execution,
+                model=model,
+                items=changed,
+                details=changed.details(text_bytes),
+                weight_bytes=size,
+            ),
             record(
                 DIRECT,
                 scheme,
                 execution,
                 model=model,
                 items=changed_choices(direct, lost=lost, gained=8, seed=index),
-                details={"unparsed": 0.0, "ties": 1.0},
                 weight_bytes=size,
             ),
             record(
@@ -199,7 +196,6 @@ def matrix(model: str = "tiny", *, texts: int = 200, questions: int = 1000, dama
                 execution,
                 model=model,
                 items=changed_choices(generate, lost=lost, gained=7, seed=index),
-                details={"unparsed": 2.0, "ties": 0.0},
                 weight_bytes=size,
             ),
         ]

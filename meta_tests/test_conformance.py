@@ -15,7 +15,7 @@ import pytest
 from meta_tests.mutants import AsymmetricQuantizer, PlainQuantizer
 from quantsuite.conformance.cases import KnownFailure, make_cases, parameters, read_known_failures, require_cases
 from quantsuite.contestant import ENTRY_POINT_GROUP, ContestantError, load
-from quantsuite.records import read_run
+from quantsuite.reading import read_run
 
 ROOT = Path(__file__).parent.parent
 

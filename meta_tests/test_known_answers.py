@@ -214,7 +214,7 @@ def test_ties_go_to_the_first_letter_and_are_counted() -> None:
     planted = {i: [-1.0, -1.0, -2.0, -3.0] for i in range(QUESTIONS)}
     result = multiple_choice.direct(Oracle(tokenizer := WordTokenizer(100), planted), tokenizer, examination())
     assert set(result.predicted) == {0}
-    assert multiple_choice.count_ties(result) == QUESTIONS
+    assert result.ties == QUESTIONS
 
 
 def test_generated_answers_are_read_by_their_first_letter_and_others_are_unparsed() -> None:

@@ -11,7 +11,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from quantsuite.records import Record, read_run, write_run
+from quantsuite.reading import read_run
+from quantsuite.records import Record
+from quantsuite.runfile import write_run
 
 ROOT = Path(__file__).parent.parent
 SMALL = ["--limit", "24", "--execution", "simulated", "--device", "cpu"]
@@ -193,9 +195,10 @@ def as_int8_row(records: list[Record]) -> list[Record]:
     """INT3 per tensor under the name of INT8 per row: a planted regression."""
     by_cell = {record.cell: record for record in records}
     return [
-        msgspec.structs.replace(record, items=by_cell[*record.cell[:2], "int3-tensor", "simulated"].items)
+        msgspec.structs.replace(record, value=other.value, details=other.details, items=other.items)
         for record in records
         if record.subject.scheme.name == "int8-row"
+        for other in [by_cell[*record.cell[:2], "int3-tensor", "simulated"]]
     ]
 
 
@@ -214,7 +217,7 @@ def test_a_missing_baseline_is_an_error_before_anything_is_measured(tmp_path: Pa
     result = run("--scheme", "bf16", "--output", str(output), *SMALL, "--baseline", str(missing), "--gate=worse")
     assert result.returncode == pytest.ExitCode.USAGE_ERROR
     assert f"--gate: {missing}: No such file or directory" in result.stderr
-    assert "Copy a reviewed run file of the same command there" in result.stderr
+    assert "copy a reviewed run file of the same command there" in result.stderr
     assert not output.exists()
 
 

@@ -8,9 +8,11 @@ import msgspec
 import pytest
 
 from meta_tests import factories
-from quantsuite.records import ErrorPoint, Finding, PropertyResult, RecordError, Run, read_run, read_runs, write_run
+from quantsuite.reading import read_run, read_runs
+from quantsuite.records import ErrorPoint, Finding, PropertyResult, RecordError, Run
 from quantsuite.reporting import write_report
 from quantsuite.reporting.numerics import Topic, numerics_section
+from quantsuite.runfile import write_run
 
 
 def result(

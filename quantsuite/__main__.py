@@ -12,7 +12,8 @@ from rich.console import Console
 from quantsuite.gate import gate, gate_against_reference
 from quantsuite.margins import MODES
 from quantsuite.options import RunOptions, add_options
-from quantsuite.records import RecordError, read_run, read_runs
+from quantsuite.reading import read_run, read_runs
+from quantsuite.records import RecordError
 from quantsuite.reporting import gate_summary, terminal_summary, write_report
 
 SUITES = ("accuracy", "numerics", "conformance")
@@ -63,7 +64,8 @@ def main(arguments: list[str] | None = None) -> int:
         if options.baseline == "bf16":
             result = gate_against_reference(run.records, mode=options.mode, margins=margins)
         else:
-            result = gate(run.records, read_run(Path(options.baseline)).records, mode=options.mode, margins=margins)
+            baseline = read_run(Path(options.baseline), purpose="baseline").records
+            result = gate(run.records, baseline, mode=options.mode, margins=margins)
     except RecordError as error:
         print(error, file=sys.stderr)
         return 2

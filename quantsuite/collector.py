@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import datetime
+import math
 import sys
-from collections.abc import Mapping
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,19 +13,10 @@ import msgspec
 import pytest
 
 from quantsuite.margins import Margins
-from quantsuite.records import (
-    ERROR,
-    PROPERTY,
-    RECORD,
-    ErrorPoint,
-    PropertyResult,
-    Record,
-    RecordError,
-    Run,
-    differences_with_model,
-    read_run,
-    write_run,
-)
+from quantsuite.merging import with_numerics, with_records
+from quantsuite.reading import ContentError, read_run
+from quantsuite.records import ERROR, PROPERTY, RECORD, ErrorPoint, PropertyResult, Record, RecordError, Run
+from quantsuite.runfile import RunFile
 
 if TYPE_CHECKING:
     from quantsuite.gate import GateResult
@@ -33,42 +25,89 @@ NOT_RUN = ("not supported", "not applicable")
 NUMERICS = {PROPERTY: PropertyResult, ERROR: ErrorPoint}
 BASELINES = Path("reports/baselines")
 EARLIER = pytest.StashKey[Run]()
-UNREADABLE = Run()
-"""What a run file that cannot be read holds, as far as a run with ``--fresh`` goes."""
+NUMERICS_INTERVAL = 1.0
+"""Seconds of results, of which there are thousands, that a run that is killed may lose."""
 
 
 def earlier_run(config: pytest.Config) -> Run:
     """The output file as the run began.
 
     Raises:
-        RecordError: if it cannot be read and the run is not ``--fresh``.
+        RecordError: if it is no file, or is unreadable and the run is not ``--fresh``.
     """
     if EARLIER not in config.stash:
         path: Path = config.getoption("output")
         try:
-            config.stash[EARLIER] = read_run(path) if path.exists() else Run()
-        except RecordError:
+            config.stash[EARLIER] = read_run(path, purpose="output") if path.exists() else Run()
+        except ContentError:
             if not config.getoption("fresh"):
                 raise
-            config.stash[EARLIER] = UNREADABLE
+            config.stash[EARLIER] = Run()
     return config.stash[EARLIER]
 
 
-def _set_aside(path: Path, content: bytes) -> Path:
-    """Write what a run file held to a file beside it, named by the time."""
-    aside = path.with_stem(f"{path.stem}-{datetime.datetime.now():%Y%m%dT%H%M%S}")
-    aside.write_bytes(content)
-    return aside
+class Output:
+    """The run file of a pytest run.  What cannot be written ends the run with one line, told once.
+
+    Args:
+        file: where it is written.
+        change: what makes the file's new content of what it holds.
+        interval: seconds between two writes, at least; what comes sooner waits for the next.
+    """
+
+    def __init__(self, file: RunFile, change: Callable[[Run], Run], *, interval: float = 0.0) -> None:
+        self._file, self._change, self._interval = file, change, interval
+        self._pending, self._written_at = False, -math.inf
+        self._told = ""
+
+    @property
+    def set_aside(self) -> list[Path]:
+        return self._file.set_aside
+
+    def changed(self) -> None:
+        """Write what is new, if it is time.
+
+        Raises:
+            pytest.exit.Exception: if it cannot be written, since what is measured from here on would be lost.
+        """
+        self._pending = True
+        if time.monotonic() - self._written_at < self._interval:
+            return
+        try:
+            self._write()
+        except RecordError as error:
+            self._told = str(error)
+            pytest.exit(self._told)
+
+    def finish(self, session: pytest.Session) -> None:
+        """Write what waits, or what an interrupt or an error kept from being written."""
+        if not self._pending:
+            return
+        try:
+            self._write()
+        except RecordError as error:
+            session.exitstatus = session.exitstatus or pytest.ExitCode.INTERRUPTED
+            if str(error) != self._told:
+                TerminalFile(session.config).write(f"{error}\n")
+
+    def _write(self) -> None:
+        self._file.update(self._change)
+        self._pending, self._written_at = False, time.monotonic()
 
 
 class NumericsCollector:
-    """Gathers checked properties and measured errors from test reports, and writes them as the run ends.
+    """Gathers checked properties and measured errors from test reports, and writes them as they come.
 
     Earlier ones are kept if this run did not repeat them; a file that cannot be read is set aside.
     """
 
     def __init__(self, config: pytest.Config) -> None:
         self._path: Path = config.getoption("numerics_output")
+        self._output = Output(
+            RunFile(self._path, move_unreadable=True, option="--numerics-output"),
+            lambda run: with_numerics(run, self._properties.values(), self._errors.values()),
+            interval=NUMERICS_INTERVAL,
+        )
         self._chosen: list[str] = config.getoption("kernel")
         self._not_run: dict[str, str | None] = {}
         self._properties: dict[tuple[str, ...], PropertyResult] = {}
@@ -82,24 +121,18 @@ class NumericsCollector:
                 found = msgspec.json.decode(value, type=NUMERICS[name])
                 kept: dict[Any, Any] = self._properties if isinstance(found, PropertyResult) else self._errors
                 kept[found.key] = found
+                self._output.changed()
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         if not (self._properties or self._errors):
             return
+        self._output.finish(session)
         results = self._properties.values()
         ran = {result.contestant for result in results if result.outcome not in NOT_RUN}
         self._not_run = {result.contestant: result.reason for result in results if result.contestant not in ran}
         if self._chosen and results and not ran and session.exitstatus == pytest.ExitCode.OK:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
-        try:
-            earlier = read_run(self._path) if self._path.exists() else Run()
-        except RecordError:
-            _set_aside(self._path, self._path.read_bytes())
-            earlier = Run()
-        properties = {result.key: result for result in earlier.properties} | self._properties
-        errors = {point.key: point for point in earlier.errors} | self._errors
-        write_run(self._path, earlier.records, properties=list(properties.values()), errors=list(errors.values()))
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         if self._properties or self._errors:
@@ -118,8 +151,10 @@ class Collector:
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
         self._path: Path = config.getoption("output")
-        self._replaced: bytes | None = None
-        self._set_aside: Path | None = None
+        self._output = Output(
+            RunFile(self._path, move_unreadable=config.getoption("fresh")),
+            lambda run: with_records(run, self.records.values()),
+        )
         self._baseline = _baseline(config)
         self.records: dict[tuple[str, str, str, str], Record] = {}
         self.gate: GateResult | None = None
@@ -132,25 +167,12 @@ class Collector:
         if record.items is None or not report.passed:
             outcome = "unsupported" if record.outcome == "unsupported" else _outcome(report)
             record = msgspec.structs.replace(record, outcome=outcome, reason=_reason(report, record))
-        if not self.records and self._path.exists():
-            self._replaced = self._path.read_bytes()
         self.records[record.cell] = record
-        earlier = earlier_run(self._config)
-        records = {each.cell: each for each in earlier.records if self._is_kept(each)} | self.records
-        if self._set_aside is None and self._replaced is not None and _loses(earlier, records):
-            self._set_aside = _set_aside(self._path, self._replaced)
-        write_run(self._path, list(records.values()), properties=earlier.properties, errors=earlier.errors)
-
-    def _is_kept(self, record: Record) -> bool:
-        """Whether an earlier record stays beside this run's: of another model, or of this one as it is measured now."""
-        loaded = (each for each in self.records.values() if each.subject.model_sha256)
-        ours = next((each for each in loaded if each.subject.model == record.subject.model), None)
-        if ours is None:
-            return record.measured
-        return record.subject.model_sha256 == ours.subject.model_sha256 and record.environment == ours.environment
+        self._output.changed()
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        self._output.finish(session)
         mode = self._config.getoption("gate")
         if mode is None or self._config.getoption("collectonly"):
             return
@@ -175,8 +197,8 @@ class Collector:
         if self.records:
             console.print(terminal_summary(list(self.records.values()), _margins(self._config)))
             console.print(f"records: {self._path}\nreport:  python -m quantsuite report {self._path}", highlight=False)
-        if self._set_aside is not None:
-            console.print(f"earlier: {self._set_aside}, with records that this run replaced", highlight=False)
+        for path in self._output.set_aside:
+            console.print(f"earlier: {path}, with records that this run replaced", highlight=False)
         if self.gate is not None:
             console.print(gate_summary(self.gate))
 
@@ -188,27 +210,14 @@ def _baseline(config: pytest.Config) -> list[Record] | None:
         return None
     path = Path(baseline) if baseline else BASELINES / f"{Path(model).name}.json"
     try:
-        records = read_run(path).records
+        records = read_run(path, purpose="baseline").records
     except RecordError as error:
-        raise pytest.UsageError(f"--gate: {error}. Copy a reviewed run file of the same command there") from error
+        raise pytest.UsageError(f"--gate: {error}") from error
     ours = [record for record in records if record.subject.model == model]
     if records and not ours:
         names = ", ".join(dict.fromkeys(record.subject.model for record in records))
         raise pytest.UsageError(f"--gate: {path} holds records of {names}, none of {model}; name the model as it does")
     return ours
-
-
-def _loses(earlier: Run, records: Mapping[tuple[str, str, str, str], Record]) -> bool:
-    """Whether something that was measured earlier is in none of the records, nor was measured again alike."""
-    return earlier is UNREADABLE or any(
-        record.measured
-        and not (
-            record.cell in records
-            and records[record.cell].measured
-            and not differences_with_model(records[record.cell], record)
-        )
-        for record in earlier.records
-    )
 
 
 def _margins(config: pytest.Config) -> Margins:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Literal
 
 import msgspec
+
+from quantsuite.items import Choices as Choices
+from quantsuite.items import Divergences, Items, check_finite
+from quantsuite.items import Perplexities as Perplexities
 
 SCHEMA_VERSION = 1
 RECORD, PROPERTY, ERROR = "quantsuite_record", "quantsuite_property", "quantsuite_error"
@@ -19,7 +20,7 @@ Finding = Literal["exact", "within bound", "fails", "known failure", "not suppor
 
 
 class RecordError(ValueError):
-    """A run file that cannot be read, or records that contradict each other."""
+    """A run file that cannot be read or written, or records that contradict each other."""
 
 
 class SchemeLabel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -77,52 +78,6 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     threads: int
 
 
-class Perplexities(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="perplexity"):
-    """Outcomes of windows or documents: the negative log-likelihood of each, in nats.
-
-    ``units`` is what the mean is over: targets (tokens), words or bytes of each item.
-    ``floor_nats``, where the text's entropy is known, is the information of each item.
-    """
-
-    nats: list[float]
-    tokens: list[int]
-    units: list[int]
-    floor_nats: list[float] | None = None
-
-    def __len__(self) -> int:
-        return len(self.nats)
-
-
-class Choices(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="choices"):
-    """Outcomes of multiple-choice questions; ``-1`` predicted is an answer that could not be read."""
-
-    group: list[str]
-    answer: list[int]
-    predicted: list[int]
-    log_likelihoods: list[list[float]] | None = None
-
-    def __len__(self) -> int:
-        return len(self.answer)
-
-    @property
-    def correct(self) -> list[bool]:
-        return [a == p for a, p in zip(self.answer, self.predicted, strict=True)]
-
-
-class Divergences(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="divergence"):
-    """Drift from the reference, token by token: KL in nats, change of the true token's probability."""
-
-    kl: list[float]
-    same_top: list[bool]
-    delta_p: list[float]
-
-    def __len__(self) -> int:
-        return len(self.kl)
-
-
-Items = Perplexities | Choices | Divergences
-
-
 class Metric(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A recipe of its own name with its version, unit and direction."""
 
@@ -135,7 +90,12 @@ class Metric(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One measured cell, or the reason why there is none.
 
-    ``details`` holds further numbers that the recipe reports, each named with its unit.
+    ``details`` holds further numbers that the recipe reports, each named with its unit; ``value`` and those of them
+    that the items give derive from the items.
+
+    Raises:
+        ValueError: if one of value and items is missing, both are of a passed record, the dataset has another number
+            of items, or a number is not finite.
     """
 
     test: str
@@ -151,6 +111,17 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     seconds: float = 0.0
     weight_bytes: int | None = None
     created: str = ""
+
+    def __post_init__(self) -> None:
+        if self.outcome == "passed" and self.items is None:
+            raise ValueError("a record that passed has no items")
+        if (self.value is None) != (self.items is None):
+            raise ValueError(f"a record has {'items' if self.value is None else 'a value'} but not the other")
+        # The items of a divergence are tokens, those of its dataset windows or documents.
+        expected = None if self.dataset is None or isinstance(self.items, Divergences) else self.dataset.items
+        if self.items is not None and expected is not None and len(self.items) != expected:
+            raise ValueError(f"a record has {len(self.items):,} items, its dataset {expected:,}")
+        check_finite("value, seconds or details", [self.value or 0.0, self.seconds, *self.details.values()])
 
     @property
     def cell(self) -> tuple[str, str, str, str]:
@@ -174,6 +145,11 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     def measured(self) -> bool:
         return self.value is not None and self.items is not None
 
+    @property
+    def identity(self) -> tuple[object, ...]:
+        """What is equal of two records that measure the same: cell, weights, and conditions."""
+        return (*self.cell, self.subject.model_sha256, *self.conditions.values())
+
 
 class PropertyResult(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What one check said of one contestant under one scheme.
@@ -195,6 +171,9 @@ class PropertyResult(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     version: int = 1
     seed: int = 0
     environment: Environment
+
+    def __post_init__(self) -> None:
+        check_finite("factor or details", [self.factor or 0.0, *self.details.values()])
 
     @property
     def key(self) -> tuple[str, ...]:
@@ -220,6 +199,9 @@ class ErrorPoint(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     predicted: float | None
     seed: int
 
+    def __post_init__(self) -> None:
+        check_finite("x, measured or predicted", [self.x, self.measured, self.predicted or 0.0])
+
     @property
     def key(self) -> tuple[object, ...]:
         return (self.study, self.quantity, self.scheme, self.x, tuple(self.shape))
@@ -234,53 +216,6 @@ class Run(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     errors: list[ErrorPoint] = []
 
 
-def read_run(path: Path) -> Run:
-    """Read a run file.
-
-    Raises:
-        RecordError: if the file is missing, is not a run file, or has another schema version.
-    """
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise RecordError(f"{path}: {error.strerror}; pytest tests_accuracy writes run files") from error
-    try:
-        header = msgspec.json.decode(data, type=dict)
-        version = header.get("schema_version")
-        if version != SCHEMA_VERSION:
-            raise RecordError(
-                f"{path} has schema version {version}, this quantsuite reads {SCHEMA_VERSION}; run it again"
-            )
-        return msgspec.convert(header, type=Run)
-    except msgspec.MsgspecError as error:
-        raise RecordError(f"{path} is not a run file: {error}; run it again with --fresh") from error
-
-
-def read_runs(paths: Iterable[Path]) -> Run:
-    """What several run files hold together; of what was measured several times alike, the last.
-
-    Raises:
-        RecordError: as :func:`read_run`, if no record was found, or if a cell was measured under
-            different conditions or on different weights.
-    """
-    paths = list(paths)
-    cells: dict[tuple[str, str, str, str], Record] = {}
-    properties: dict[tuple[str, ...], PropertyResult] = {}
-    errors: dict[tuple[object, ...], ErrorPoint] = {}
-    for path in paths:
-        run = read_run(path)
-        properties |= {result.key: result for result in run.properties}
-        errors |= {point.key: point for point in run.errors}
-        for record in run.records:
-            other = cells.get(record.cell)
-            if other is not None and record.measured and other.measured:
-                _check_alike(path, record, other)
-            cells[record.cell] = record
-    if not (cells or properties or errors):
-        raise RecordError(f"no records in {', '.join(map(str, paths)) or 'no files'}; run pytest tests_accuracy first")
-    return Run(records=list(cells.values()), properties=list(properties.values()), errors=list(errors.values()))
-
-
 def differences(candidate: Record, baseline: Record) -> list[str]:
     """The conditions in which two records differ, each with both values."""
     ours, theirs = candidate.conditions, baseline.conditions
@@ -291,26 +226,3 @@ def differences_with_model(candidate: Record, baseline: Record) -> list[str]:
     """As :func:`differences`, and the hash of the model."""
     ours, theirs = (record.subject.model_sha256[:12] or "unknown" for record in (candidate, baseline))
     return differences(candidate, baseline) + ([f"model sha256 is {ours}, not {theirs}"] if ours != theirs else [])
-
-
-def _check_alike(path: Path, record: Record, other: Record) -> None:
-    if different := differences_with_model(record, other):
-        raise RecordError(
-            f"{path}: {record.subject.model} {record.metric.name} {record.subject.label} was measured before under "
-            f"other conditions: {'; '.join(different)}. Make a report of each run"
-        )
-
-
-def write_run(
-    path: Path,
-    records: Sequence[Record] = (),
-    *,
-    properties: Sequence[PropertyResult] = (),
-    errors: Sequence[ErrorPoint] = (),
-) -> None:
-    """Replace a run file at once, so that an interruption leaves the old one or the new one."""
-    run = Run(records=list(records), properties=list(properties), errors=list(errors))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    partial.write_bytes(msgspec.json.encode(run) + b"\n")
-    os.replace(partial, path)

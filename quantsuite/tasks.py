@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -15,9 +14,9 @@ from transformers import PreTrainedTokenizerBase
 from quantsuite.engine import Engine
 from quantsuite.evaluate import data, multiple_choice, windows
 from quantsuite.evaluate.drift import drift
-from quantsuite.evaluate.perplexity import LN2, score_text
+from quantsuite.evaluate.perplexity import score_text
 from quantsuite.evaluate.windows import TextItem
-from quantsuite.records import Choices, Dataset, Items, Metric, Perplexities
+from quantsuite.records import Choices, Dataset, Items, Metric
 from quantsuite.tiny import EMBEDDED
 
 Kind = Literal["perplexity", "choices", "drift"]
@@ -99,25 +98,14 @@ def _limited(items: list[TextItem], limit: int) -> list[TextItem]:
     return items[:limit] if limit else items
 
 
-def _text_details(result: Perplexities, documents: Sequence[str] | None) -> dict[str, float]:
-    details = {"tokens": float(sum(result.tokens)), "items": float(len(result))}
-    if documents is not None:
-        size = sum(len(text.encode()) for text in documents)
-        details["bits_per_byte"] = sum(result.nats) / size / LN2
-        details["byte_perplexity"] = math.exp(sum(result.nats) / size)
-        if result.floor_nats is not None:
-            details["floor_bits_per_byte"] = sum(result.floor_nats) / size / LN2
-    return details
-
-
 def _prepare_text(name: str, items: list[TextItem], sources: Sources, documents: Sequence[str] | None) -> Prepared:
     items = _limited(items, sources.limit)
 
     def measure(engine: Engine, reference: Engine | None, progress: Progress) -> Measurement:
         total = sum(len(item.windows) for item in items)
         result = score_text(engine, items, progress=lambda done: progress(done, total))
-        value = math.exp(sum(result.nats) / sum(result.units))
-        return Measurement(value=value, details=_text_details(result, documents), items=result)
+        size = None if documents is None else sum(len(text.encode()) for text in documents)
+        return Measurement(value=result.value, details=result.details(size), items=result)
 
     return Prepared(dataset=_identify(name, items, sources), longest=_longest(items), measure=measure)
 
@@ -173,15 +161,7 @@ def _prepare_drift(name: str, items: list[TextItem], sources: Sources) -> Prepar
         assert reference is not None
         total = sum(len(item.windows) for item in items)
         result = drift(reference, engine, items, progress=lambda done: progress(done, total))
-        ordered = sorted(result.kl)
-        details = {
-            "median_kl": ordered[len(ordered) // 2],
-            "p99_kl": ordered[int(0.99 * (len(ordered) - 1))],
-            "max_kl": ordered[-1],
-            "same_top_rate": sum(result.same_top) / len(result),
-            "mean_delta_p": sum(result.delta_p) / len(result),
-        }
-        return Measurement(value=sum(result.kl) / len(result), details=details, items=result)
+        return Measurement(value=result.value, details=result.details(), items=result)
 
     return Prepared(dataset=_identify(name, items, sources), longest=_longest(items), measure=measure)
 
@@ -195,9 +175,7 @@ def _choices_task(
         def measure(engine: Engine, reference: Engine | None, progress: Progress) -> Measurement:
             total = len(drawn.questions)
             result = method(engine, tokenizer, drawn, progress=lambda done: progress(done, total))
-            unparsed = float(result.predicted.count(multiple_choice.UNPARSED))
-            details = {"unparsed": unparsed, "ties": float(multiple_choice.count_ties(result))}
-            return Measurement(value=sum(result.correct) / len(result), details=details, items=result)
+            return Measurement(value=result.value, details=result.details(), items=result)
 
         prompts = [multiple_choice.prompts(drawn, q.subject, [q])[0] for q in drawn.questions]
         items = [f"{prompt} {question.answer}" for prompt, question in zip(prompts, drawn.questions, strict=True)]

@@ -10,12 +10,12 @@ from transformers import PreTrainedTokenizerBase
 
 from quantsuite.engine import Engine
 from quantsuite.evaluate.data import DataError, Examination
+from quantsuite.items import UNPARSED
 from quantsuite.prompts import LETTERS, mmlu_prefix, mmlu_question
 from quantsuite.records import Choices
 from quantsuite.tiny.world import Question
 
 MAX_NEW_TOKENS = 4
-UNPARSED = -1
 
 Progress = Callable[[int], None]
 
@@ -103,11 +103,6 @@ def direct(
         predicted=[row.index(max(row)) for row in likelihoods],
         log_likelihoods=likelihoods,
     )
-
-
-def count_ties(choices: Choices) -> int:
-    """Questions whose largest log-likelihood two or more letters share."""
-    return sum(row.count(max(row)) > 1 for row in choices.log_likelihoods or ())
 
 
 def parse_answer(text: str) -> int:
