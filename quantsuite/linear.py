@@ -1,124 +1,26 @@
-"""The quantized linear layer: one module for simulated and real execution, training and inference."""
+"""Exchanging a model's linear layers and experts for quantized ones, and back."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-import torch
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import nn
 
-from quantsuite.kernels import product
-from quantsuite.quantize import QuantizedTensor, dequantize, fake_quantize, quantize
+from quantsuite.coverage import MisfitError, misfits, targets, unquantized
+from quantsuite.layer import QuantizedLinear, UnsupportedError, check_supported
 from quantsuite.scheme import Execution, Scheme
 
-
-class UnsupportedError(ValueError):
-    """A scheme that cannot be run so, here; the message says why and what can."""
-
-
-def check_supported(scheme: Scheme, execution: Execution, device: torch.device | str) -> None:
-    """Raise :class:`UnsupportedError` if a linear layer cannot run a scheme on a device."""
-    if scheme.method is not None:
-        raise UnsupportedError(f"{scheme}: no method {scheme.method!r} is available; drop @{scheme.method}")
-    if scheme.kv_cache is not None:
-        raise UnsupportedError(f"{scheme}: this engine has no quantized KV cache; drop +kv-{scheme.kv_cache}")
-    if scheme.activation is not None and not scheme.activation.dynamic:
-        raise UnsupportedError(f"{scheme}: static activation scales need calibration; drop -static")
-    if execution == "real" and scheme.weight is not None:
-        reason = product.unsupported(scheme.weight, scheme.activation, device)
-        if reason is not None:
-            raise UnsupportedError(f"{scheme}: {reason}; run it with --execution simulated")
-
-
-class QuantizedLinear(nn.Module):
-    """``y = x W^T + b`` under a scheme.
-
-    *Simulated*, the weight is a parameter that each forward pass rounds, and gradients pass
-    straight through; :meth:`freeze` rounds it once and for all for inference.  *Real*, the weight
-    is stored as codes of its format, packed where they are smaller than a byte, with their scales, activations are
-    quantized at each call, and there is nothing to train.
-
-    Args:
-        weight: ``[N, K]``, floating.
-        bias: ``[N]`` or ``None``.
-        scheme: a weight, and perhaps a dynamic activation.
-        execution: ``"simulated"`` or ``"real"``.
-
-    Raises:
-        UnsupportedError: if the scheme cannot be executed so on the weight's device.
-        ValueError: if the weight is not finite or a group does not divide K.
-    """
-
-    def __init__(self, weight: Tensor, bias: Tensor | None, scheme: Scheme, execution: Execution) -> None:
-        super().__init__()
-        check_supported(scheme, execution, weight.device)
-        if scheme.weight is None:
-            raise UnsupportedError(f"{scheme} quantizes no weight; use torch.nn.Linear")
-        self.scheme, self.execution, self.frozen = scheme, execution, False
-        self.out_features, self.in_features = weight.shape
-        self.bias = None if bias is None else nn.Parameter(bias.detach())
-        if execution == "real":
-            quantized = quantize(weight, scheme.weight)
-            self.register_buffer("codes", product.store(quantized))
-            self.register_buffer("scale", quantized.scale)
-            self.register_buffer("tensor_scale", quantized.tensor_scale)
-            self.register_buffer("zero_point", quantized.zero_point)
-        else:
-            self.weight = nn.Parameter(weight.detach())
-            # A weight that cannot be quantized is refused now, as in real execution, not in the first forward pass.
-            fake_quantize(self.weight.detach(), scheme.weight)
-
-    @classmethod
-    def from_linear(cls, linear: nn.Linear, scheme: Scheme, execution: Execution) -> QuantizedLinear:
-        """Quantize a layer; the original is not changed."""
-        return cls(linear.weight, linear.bias, scheme, execution)
-
-    def freeze(self) -> QuantizedLinear:
-        """Round a simulated weight now, so that forward passes need not; it is not trainable after."""
-        if self.execution == "simulated" and not self.frozen:
-            self.weight = nn.Parameter(self.effective_weight().detach(), requires_grad=False)
-            self.frozen = True
-        return self
-
-    def effective_weight(self) -> Tensor:
-        """The weight ``[N, K]`` that the layer multiplies with."""
-        assert self.scheme.weight is not None
-        if self.execution == "real":
-            return dequantize(self._stored())
-        return self.weight if self.frozen else fake_quantize(self.weight, self.scheme.weight)
-
-    def _stored(self) -> QuantizedTensor:
-        assert self.scheme.weight is not None
-        return QuantizedTensor(
-            codes=product.load(self.codes, self.scheme.weight, self.in_features),
-            scale=self.scale,
-            tensor_scale=self.tensor_scale,
-            zero_point=self.zero_point,
-            shape=torch.Size((self.out_features, self.in_features)),
-            operand=self.scheme.weight,
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        if self.execution == "real":
-            return product.linear(x, self._stored(), self.bias, self.scheme.activation)
-        if self.scheme.activation is not None:
-            x = fake_quantize(x, self.scheme.activation)
-        return functional.linear(x, self.effective_weight(), self.bias)
-
-    def extra_repr(self) -> str:
-        return f"{self.in_features} -> {self.out_features}, {self.scheme}, {self.execution}"
-
-
-def _linears(model: nn.Module, include_head: bool) -> list[tuple[nn.Module, str, nn.Linear, str]]:
-    head = getattr(model, "get_output_embeddings", lambda: None)()
-    return [
-        (parent, name, child, f"{path}.{name}" if path else name)
-        for path, parent in model.named_modules()
-        for name, child in parent.named_children()
-        if isinstance(child, nn.Linear) and (include_head or child is not head)
-    ]
+__all__ = [
+    "MisfitError",
+    "QuantizedLinear",
+    "UnsupportedError",
+    "check_supported",
+    "misfits",
+    "quantized",
+    "unquantized",
+    "weight_bytes",
+]
 
 
 @contextmanager
@@ -130,10 +32,10 @@ def quantized(
     include_head: bool = False,
     progress: Callable[[str], None] = lambda name: None,
 ) -> Iterator[nn.Module]:
-    """The model with its linear layers quantized, inside the ``with`` block; as it was, after it.
+    """The model with its linear layers and experts quantized, inside the ``with`` block; as it was, after it.
 
-    Embeddings are never quantized; the output head is only with ``include_head``.  The reference
-    scheme changes nothing.
+    Embeddings and routers are never quantized; the output head is only with ``include_head``.  The
+    reference scheme changes nothing.
 
     Args:
         model: any module; ``get_output_embeddings()`` names the head where the method exists.
@@ -143,30 +45,29 @@ def quantized(
         progress: called with the name of each layer before it is quantized.
 
     Raises:
-        UnsupportedError: if the scheme cannot be executed so on the model's device.
-        ValueError: naming the layer, if its weight is not finite or a group does not divide its K.
+        UnsupportedError: if the scheme cannot be executed so on the model's device, or the model has
+            weights that no scheme quantizes (see :func:`~quantsuite.coverage.unquantized`).
+        MisfitError: naming the layer, if a group does not divide its K.
+        ValueError: naming the layer, if its weight is not finite.
     """
-    layers = _linears(model, include_head)
-    check_supported(scheme, execution, layers[0][2].weight.device if layers else "cpu")
+    chosen = targets(model, include_head)
+    check_supported(scheme, execution, chosen[0].weights[0].device if chosen else "cpu")
     if scheme.is_reference:
         yield model
         return
-    replaced: list[tuple[nn.Module, str, nn.Linear]] = []
+    if reason := misfits(model, scheme, include_head):
+        raise MisfitError(reason)
+    unquantized(model, include_head)
+    replaced = []
     try:
-        for parent, name, linear, path in layers:
-            progress(path)
-            try:
-                layer = QuantizedLinear.from_linear(linear, scheme, execution).freeze()
-            except UnsupportedError:
-                raise
-            except ValueError as error:
-                raise ValueError(f"{path}: {error}") from error
-            setattr(parent, name, layer)
-            replaced.append((parent, name, linear))
+        for target in chosen:
+            progress(target.path)
+            setattr(target.parent, target.name, target.quantize(scheme, execution))
+            replaced.append(target)
         yield model
     finally:
-        for parent, name, linear in replaced:
-            setattr(parent, name, linear)
+        for target in replaced:
+            setattr(target.parent, target.name, target.module)
 
 
 def weight_bytes(model: nn.Module) -> int:

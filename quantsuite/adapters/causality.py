@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 PREFIX, SUFFIX = 8, 24
 """Tokens; the suffix is the longer part, so that a model that attends to it cannot hide it in rounding."""

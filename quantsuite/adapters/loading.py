@@ -6,17 +6,20 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
 from quantsuite.adapters.causality import is_causal
 from quantsuite.adapters.checkpoint import CheckpointError, check_code, check_folder, data_view, one_line, read_config
 from quantsuite.adapters.hub import offline, resolve_folder
 from quantsuite.adapters.quiet import quiet
 from quantsuite.tiny.outliers import inject_outliers
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel  # Imports torchao and its warnings, which quiet() holds back later.
 
 __all__ = ["DTYPES", "CheckpointError", "LoadedModel", "check_weights", "context_length", "fingerprint", "load_model"]
 

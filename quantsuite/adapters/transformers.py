@@ -5,12 +5,16 @@ from __future__ import annotations
 import copy
 import itertools
 from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-from transformers import Cache, DynamicCache, PreTrainedModel
+from transformers import Cache, DynamicCache
 
 from quantsuite.engine import Scores
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 LOGIT_ELEMENTS = 2**24
 """Logits held at once: 64 MiB in float32, 110 positions of a 151,936-entry vocabulary."""
