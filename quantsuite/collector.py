@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import math
-import sys
 import time
 from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
 
-from quantsuite.margins import Margins
 from quantsuite.merging import with_numerics, with_records
+from quantsuite.options import RunOptions
 from quantsuite.reading import ContentError, read_run
 from quantsuite.records import ERROR, PROPERTY, RECORD, ErrorPoint, PropertyResult, Record, RecordError, Run
 from quantsuite.runfile import RunFile
+from quantsuite.tiny import embedded_baseline
 
 if TYPE_CHECKING:
     from quantsuite.gate import GateResult
@@ -36,11 +37,12 @@ def earlier_run(config: pytest.Config) -> Run:
         RecordError: if it is no file, or is unreadable and the run is not ``--fresh``.
     """
     if EARLIER not in config.stash:
-        path: Path = config.getoption("output")
+        options = RunOptions.read(config.option)
+        path = options.output
         try:
             config.stash[EARLIER] = read_run(path, purpose="output") if path.exists() else Run()
         except ContentError:
-            if not config.getoption("fresh"):
+            if not options.fresh:
                 raise
             config.stash[EARLIER] = Run()
     return config.stash[EARLIER]
@@ -88,7 +90,7 @@ class Output:
         except RecordError as error:
             session.exitstatus = session.exitstatus or pytest.ExitCode.INTERRUPTED
             if str(error) != self._told:
-                TerminalFile(session.config).write(f"{error}\n")
+                session.config.get_terminal_writer().line(str(error))
 
     def _write(self) -> None:
         self._file.update(self._change)
@@ -101,14 +103,14 @@ class NumericsCollector:
     Earlier ones are kept if this run did not repeat them; a file that cannot be read is set aside.
     """
 
-    def __init__(self, config: pytest.Config) -> None:
-        self._path: Path = config.getoption("numerics_output")
+    def __init__(self, options: RunOptions) -> None:
+        self._path = options.numerics_output
         self._output = Output(
             RunFile(self._path, move_unreadable=True, option="--numerics-output"),
             lambda run: with_numerics(run, self._properties.values(), self._errors.values()),
             interval=NUMERICS_INTERVAL,
         )
-        self._chosen: list[str] = config.getoption("kernel")
+        self._chosen = options.kernel
         self._not_run: dict[str, str | None] = {}
         self._properties: dict[tuple[str, ...], PropertyResult] = {}
         self._errors: dict[tuple[object, ...], ErrorPoint] = {}
@@ -149,13 +151,13 @@ class Collector:
     """
 
     def __init__(self, config: pytest.Config) -> None:
-        self._config = config
-        self._path: Path = config.getoption("output")
+        self._config, self._options = config, RunOptions.read(config.option)
+        self._path = self._options.output
         self._output = Output(
-            RunFile(self._path, move_unreadable=config.getoption("fresh")),
+            RunFile(self._path, move_unreadable=self._options.fresh),
             lambda run: with_records(run, self.records.values()),
         )
-        self._baseline = _baseline(config)
+        self._baseline = _baseline(self._options)
         self.records: dict[tuple[str, str, str, str], Record] = {}
         self.gate: GateResult | None = None
 
@@ -173,12 +175,14 @@ class Collector:
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         self._output.finish(session)
-        mode = self._config.getoption("gate")
-        if mode is None or self._config.getoption("collectonly"):
+        if self.records and not self._measured and session.exitstatus == pytest.ExitCode.OK:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        mode, margins = self._options.gate, self._options.margins
+        if mode is None or self._config.option.collectonly:
             return
         from quantsuite.gate import gate, gate_against_reference
 
-        records, margins = list(self.records.values()), _margins(self._config)
+        records = list(self.records.values())
         if self._baseline is None:
             self.gate = gate_against_reference(records, mode=mode, margins=margins)
         else:
@@ -186,29 +190,37 @@ class Collector:
         if not self.gate.passed:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
-    def pytest_terminal_summary(self, terminalreporter: Any) -> None:
-        if not self.records and self.gate is None:
-            return
-        from rich.console import Console
+    @property
+    def _measured(self) -> bool:
+        return any(record.measured for record in self.records.values())
 
-        from quantsuite.reporting import gate_summary, terminal_summary
+    @cached_property
+    def _earlier(self) -> set[tuple[object, ...]]:
+        earlier = () if self._options.fresh else earlier_run(self._config).records
+        return {(record.cell, record.created, record.seconds) for record in earlier}
 
-        console = Console(file=TerminalFile(self._config), width=max(100, terminalreporter._tw.fullwidth))
-        if self.records:
-            console.print(terminal_summary(list(self.records.values()), _margins(self._config)))
-            console.print(f"records: {self._path}\nreport:  python -m quantsuite report {self._path}", highlight=False)
-        for path in self._output.set_aside:
-            console.print(f"earlier: {path}, with records that this run replaced", highlight=False)
-        if self.gate is not None:
-            console.print(gate_summary(self.gate))
+    def is_reused(self, record: Record) -> bool:
+        """Whether an earlier run measured it."""
+        return record.measured and (record.cell, record.created, record.seconds) in self._earlier
+
+    def notes(self) -> list[str]:
+        """Lines on what was written and where it came from."""
+        reused = sum(map(self.is_reused, self.records.values()))
+        lines = [f"records: {self._path}", f"report:  python -m quantsuite report {self._path}"] if self.records else []
+        if reused:
+            lines.append(f"reused:  {reused} of {len(self.records)} records of an earlier run; --fresh measures anew")
+        lines += [f"earlier: {path}, with records that this run replaced" for path in self._output.set_aside]
+        if self.records and not self._measured:
+            lines.append("nothing was measured")
+        return lines
 
 
-def _baseline(config: pytest.Config) -> list[Record] | None:
+def _baseline(options: RunOptions) -> list[Record] | None:
     """The model's records that the run's are compared with; ``None`` without a gate, or if it is against bf16."""
-    baseline, model = config.getoption("baseline"), config.getoption("model")
-    if config.getoption("gate") is None or baseline == "bf16":
+    baseline, model = options.baseline, options.model
+    if options.gate is None or baseline == "bf16":
         return None
-    path = Path(baseline) if baseline else BASELINES / f"{Path(model).name}.json"
+    path = Path(baseline) if baseline else _default_baseline(model)
     try:
         records = read_run(path, purpose="baseline").records
     except RecordError as error:
@@ -220,8 +232,11 @@ def _baseline(config: pytest.Config) -> list[Record] | None:
     return ours
 
 
-def _margins(config: pytest.Config) -> Margins:
-    return Margins(accuracy=config.getoption("accuracy_margin"), log_perplexity=config.getoption("perplexity_margin"))
+def _default_baseline(model: str) -> Path:
+    """The reviewed file of the folder's own, or that of an embedded model."""
+    own = BASELINES / f"{Path(model).name}.json"
+    shipped = embedded_baseline(model)
+    return shipped if shipped is not None and not own.exists() else own
 
 
 def _outcome(report: pytest.TestReport) -> Any:
@@ -239,20 +254,3 @@ def _reason(report: pytest.TestReport, record: Record) -> str | None:
         return report.longrepr[2].removeprefix("Skipped: ")
     crash = getattr(report.longrepr, "reprcrash", None)
     return crash.message if crash is not None else record.reason
-
-
-class TerminalFile:
-    """What writes to the terminal also while pytest captures output."""
-
-    def __init__(self, config: pytest.Config) -> None:
-        self._writer = config.get_terminal_writer()
-
-    def write(self, text: str) -> int:
-        self._writer.write(text, flush=True)
-        return len(text)
-
-    def flush(self) -> None:
-        self._writer.flush()
-
-    def isatty(self) -> bool:
-        return sys.__stdout__ is not None and sys.__stdout__.isatty()

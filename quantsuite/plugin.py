@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 pytest_plugins = ["quantsuite.conformance.plugin"]
 
-OPTIONS = pytest.StashKey[RunOptions]()
 CELLS = pytest.StashKey["list[Cell] | ValueError"]()
 SESSION = pytest.StashKey["Session"]()
 COLLECTOR = pytest.StashKey[Collector]()
@@ -44,18 +43,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "cells(kind): parametrize with the run's cells of a kind of task")
-    options = config.stash[OPTIONS] = RunOptions.read(config.option)
+    options = RunOptions.read(config.option)
     if options.baseline and not options.gate:
         raise pytest.UsageError(f"--baseline {options.baseline} is of no effect without a gate; add --gate=worse")
     if not _is_worker(config):
         config.stash[COLLECTOR] = Collector(config)
         config.stash[PROGRESS] = Progress(config, options, config.stash[COLLECTOR])
-        for plugin in (config.stash[COLLECTOR], config.stash[PROGRESS], NumericsCollector(config)):
+        for plugin in (config.stash[COLLECTOR], config.stash[PROGRESS], NumericsCollector(options)):
             config.pluginmanager.register(plugin)
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
-    options = config.stash[OPTIONS]
+    options = RunOptions.read(config.option)
     data = f"limit {options.limit or 'none'}, seed {options.seed}, output {options.output}"
     lines = [f"quantsuite: model {options.model}, device {options.device}, dtype {options.dtype}, {data}"]
     return lines + [f"quantsuite: {short} is another plugin's here; use --{PREFIX}-{short[2:]}" for short in LEFT]
@@ -79,7 +78,7 @@ def _cells(config: pytest.Config) -> list[Cell] | ValueError:
 
     if CELLS not in config.stash:
         try:
-            config.stash[CELLS] = plan_cells(config.stash[OPTIONS])
+            config.stash[CELLS] = plan_cells(RunOptions.read(config.option))
         except ValueError as error:
             config.stash[CELLS] = error
     return config.stash[CELLS]
@@ -158,9 +157,10 @@ def _prepare(config: pytest.Config) -> None:
         raise pytest.UsageError(str(cells))
     if config.option.collectonly:
         return
+    options = RunOptions.read(config.option)
     try:
-        finished = () if config.stash[OPTIONS].fresh else earlier_run(config).records
-        config.stash[SESSION] = open_session(config.stash[OPTIONS], cells, finished=finished)
+        finished = () if options.fresh else earlier_run(config).records
+        config.stash[SESSION] = open_session(options, cells, finished=finished)
     except ValueError as error:
         raise pytest.UsageError(str(error)) from error
 

@@ -82,6 +82,8 @@ def open_session(options: RunOptions, cells: Sequence[Cell], *, finished: Sequen
         include_head=options.include_head,
         finished=finished,
     )
+    if any(cell.execution for cell in cells):
+        _ = session.unquantized
     named = parse_schemes([name for name in options.scheme if name != "all"], options.execution)
     for scheme in dict.fromkeys(scheme for scheme, _ in named):
         reasons = [session.misfit(scheme, execution) for each, execution in named if each == scheme]

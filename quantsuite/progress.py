@@ -125,10 +125,10 @@ class Progress:
         from quantsuite.reporting import scheme_line
 
         records = [record for record in self._collector.records.values() if record.subject.label in ("bf16", label)]
-        reused = {record.created for record in records} & self._collector.reused
-        if self._reporter is not None:
-            line = scheme_line(label, records, self._options.margins)
-            self._reporter.write_line(f"{line}, reused" if reused else line)
+        own = [record for record in records if record.subject.label == label]
+        if self._reporter is not None and own:
+            reused = ", reused" if all(map(self._collector.is_reused, own)) else ""
+            self._reporter.write_line(scheme_line(label, records, self._options.margins) + reused)
 
     def pytest_keyboard_interrupt(self) -> None:
         self._close_bar()

@@ -110,6 +110,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     reason: str | None = None
     seconds: float = 0.0
     weight_bytes: int | None = None
+    unquantized: float | None = None
     created: str = ""
 
     def __post_init__(self) -> None:

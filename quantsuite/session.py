@@ -17,7 +17,7 @@ import torch
 from quantsuite.adapters.loading import CheckpointError, LoadedModel, load_model
 from quantsuite.adapters.transformers import TransformersEngine
 from quantsuite.evaluate.data import DataError
-from quantsuite.linear import UnsupportedError, check_supported, misfit, quantized, weight_bytes
+from quantsuite.linear import UnsupportedError, check_supported, misfits, quantized, unquantized, weight_bytes
 from quantsuite.records import Environment, Record, SchemeLabel, Subject
 from quantsuite.scheme import CATALOGUE, EXECUTIONS, REFERENCE, Execution, Scheme, alias, parse_alias
 from quantsuite.tasks import Prepared, Sources, Task
@@ -239,7 +239,16 @@ class Session:
             check_supported(scheme, execution, self._device)
         except UnsupportedError as error:
             return str(error)
-        return misfit(self.loaded.model, scheme, include_head=self._include_head)
+        return misfits(self.loaded.model, scheme, self._include_head)
+
+    @cached_property
+    def unquantized(self) -> dict[str, float]:
+        """What every scheme leaves in the model's dtype, as shares of all parameters by kind.
+
+        Raises:
+            UnsupportedError: if that is more than embeddings, norms, biases, routers and the head.
+        """
+        return unquantized(self.loaded.model, self._include_head)
 
     def measure(self, cell: Cell, test: str) -> Record:
         """The record of a cell: an earlier one if it is still valid, else a new one.
@@ -283,5 +292,6 @@ class Session:
             items=result.items,
             seconds=time.perf_counter() - begin,
             weight_bytes=weight_bytes(self.loaded.model),
+            unquantized=1.0 if cell.execution is None else sum(self.unquantized.values()),
             **fields,
         )

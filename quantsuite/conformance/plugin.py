@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import pytest
 
+from quantsuite.options import RunOptions
 from quantsuite.records import PROPERTY, PropertyResult
 
 if TYPE_CHECKING:
@@ -24,26 +25,14 @@ FAILURE = "quantsuite.checks.outcome.CheckFailure: "
 KNOWN_FAILURES = Path("reports/known_failures.toml")
 
 
-def pytest_addoption(parser: pytest.Parser) -> None:
-    group = parser.getgroup("quantsuite")
-    group.addoption(
-        "--kernel",
-        action="append",
-        default=[],
-        metavar="WHERE",
-        help="contestants under test: path.py, path.py:name, package.module or package.module:name; "
-        "may be repeated (default: every file of kernels/, and installed entry points)",
-    )
-
-
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if CASE not in metafunc.fixturenames:
         return
     from quantsuite.session import resolve_device
 
-    option = metafunc.config.getoption
+    device = RunOptions.read(metafunc.config.option).device
     try:
-        metafunc.parametrize(CASE, list(_parameters(metafunc.config, resolve_device(option("device")))))
+        metafunc.parametrize(CASE, list(_parameters(metafunc.config, resolve_device(device))))
     except ValueError as error:
         raise pytest.Collector.CollectError(str(error)) from error
 
@@ -52,7 +41,8 @@ def _parameters(config: pytest.Config, device: str) -> Iterator[Any]:
     from quantsuite.conformance import cases as made
     from quantsuite.contestant import discover, load
 
-    locations, schemes = config.getoption("kernel"), config.getoption("scheme")
+    options = RunOptions.read(config.option)
+    locations, schemes = options.kernel, list(options.scheme)
     sources = [load(location) for location in locations] or discover(config.rootpath / "kernels")
     if not sources:
         raise ValueError(f"no contestants in {config.rootpath / 'kernels'}; give one with --kernel path.py[:name]")
@@ -63,7 +53,7 @@ def _parameters(config: pytest.Config, device: str) -> Iterator[Any]:
     path = config.rootpath / KNOWN_FAILURES
     known = made.read_known_failures(path, datetime.date.today()) if path.exists() else []
     names = [kernel.name for kernel in kernels] if chosen is None else []
-    cases = made.make_cases(kernels, device=device, schemes=chosen, seed=config.getoption("seed"))
+    cases = made.make_cases(kernels, device=device, schemes=chosen, seed=options.seed)
     if locations:
         made.require_cases(cases, kernels, chosen)
     yield from made.parameters(cases, known, names)

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from quantsuite.error_study import STUDIES, spread_of_mean
+from quantsuite.options import RunOptions
 from quantsuite.records import ErrorPoint
 
 Record = Callable[[ErrorPoint], None]
@@ -17,7 +18,7 @@ DRAWS = dict.fromkeys(STUDIES, 48) | {"shape": 12}
 @pytest.fixture(scope="module")
 def draws(pytestconfig: pytest.Config) -> dict[str, list[list[ErrorPoint]]]:
     """The points of each study, with as many seeds."""
-    seed = pytestconfig.getoption("seed")
+    seed = RunOptions.read(pytestconfig.option).seed
     return {name: [list(study(seed + 2 * i)) for i in range(DRAWS[name])] for name, study in STUDIES.items()}
 
 

@@ -112,7 +112,7 @@ def scheme_line(label: str, records: Sequence[Record], margins: Margins) -> str:
     rows = [row for group in by_metric(records) for row in rows_of(group, margins) if row.record.subject.label == label]
     compared = [row for row in rows if row.comparison is not None]
     if not compared:
-        values = (f"{scale_of(row.record.metric).value(row.record.value)} {heading(row.record.metric)}" for row in rows)
+        values = (f"{heading(row.record.metric)} {scale_of(row.record.metric).value(row.record.value)}" for row in rows)
         return f"{label:<{LABEL_WIDTH}} {'; '.join(values)}; {seconds}"
     worst = max(compared, key=lambda row: row.comparison.loss.high - row.comparison.margin)
     scale = scale_of(worst.record.metric)
