@@ -25,6 +25,8 @@ from quantsuite.tiny import embedded_folder
 
 Arguments = list[str]
 Prepare = Callable[[Path], Arguments]
+LONGEST = 500
+"""Characters of a line: more is no message but somebody's dump."""
 SMALL = ["--limit", "4", "--scheme", "bf16", "--task", "world/document"]
 
 
@@ -225,7 +227,7 @@ BAD: dict[str, tuple[Prepare, str]] = {
     "null-answer": (mmlu(answer=[None]), "None"),
     "three-choices": (mmlu(choices=[["a", "b", "c"]]), "3 choices"),
     "subject": (mmlu(subject=["astronomy"]), "no examples in dev for astronomy"),
-    "output-folder": (folder_named("there", *SMALL, "--output"), "Is a directory"),
+    "output-folder": (folder_named("there", *SMALL, "--output"), "there is a directory; name a run file"),
     "output-below-a-file": (
         lambda folder: [*SMALL, "--output", written("file", "")(folder) + "/run.json"],
         "name a file in a folder that can be written",
@@ -268,4 +270,5 @@ def test_bad_input_ends_the_run_in_one_line_before_anything_is_measured(
     assert [found for found in shown.splitlines() if line in found][1:] == [], shown
     assert line in shown and "Traceback" not in shown, shown
     assert len(shown.splitlines()) <= 20, shown
+    assert max(map(len, shown.splitlines())) <= LONGEST, shown
     assert not list(tmp_path.glob("reports/*")), "something was measured"

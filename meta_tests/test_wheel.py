@@ -6,7 +6,7 @@ import zipfile
 from pathlib import Path
 
 from meta_tests.wheels import ROOT, run_python
-from quantsuite.records import read_run
+from quantsuite.reading import read_run
 
 DATA = {
     "quantsuite/contestants/known_failures.toml",

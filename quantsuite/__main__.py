@@ -42,7 +42,8 @@ def _run(arguments: list[str]) -> int:
     if suite not in SUITES:
         print(f"unknown suite {suite!r}; use {', '.join(SUITES)}, then options", file=sys.stderr)
         return int(pytest.ExitCode.USAGE_ERROR)
-    return int(pytest.main(["--pyargs", f"quantsuite.{suite}", *arguments]))
+    known = "ignore:Module already imported:pytest.PytestAssertRewriteWarning"  # That of this package, for this call.
+    return int(pytest.main(["--pyargs", f"quantsuite.{suite}", "-W", known, *arguments]))
 
 
 def main(arguments: list[str] | None = None) -> int:

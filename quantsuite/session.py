@@ -97,8 +97,8 @@ def resolve_device(device: str) -> str:
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
+        torch.ones(1, device=device).item()  # A device that computes: "meta" makes tensors too.
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise ValueError(f"device {device!r} is not usable: {str(error).splitlines()[0]}; use --device cpu") from error
     return device
 
