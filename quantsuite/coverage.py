@@ -95,7 +95,11 @@ def _layer_weight(module: nn.Module) -> Tensor | None:
     if type(module).forward is nn.Linear.forward:
         return weight
     own = {id(parameter) for parameter in module.parameters()}
-    if not isinstance(weight, nn.Parameter) or weight.ndim != 2 or own != {id(p) for p in (weight, bias) if p is not None}:
+    if (
+        not isinstance(weight, nn.Parameter)
+        or weight.ndim != 2
+        or own != {id(p) for p in (weight, bias) if p is not None}
+    ):
         return None
     for candidate in (weight.detach(), weight.detach().t()):
         x = torch.randn((3, candidate.shape[1]), generator=torch.Generator().manual_seed(0)).to(weight)
@@ -137,7 +141,9 @@ def misfits(model: nn.Module, scheme: Scheme, include_head: bool = False) -> str
     Returns:
         The first layer whose N or K a group or block does not divide, with the sizes that do.
     """
-    operands = [(operand, lead) for operand, lead in ((scheme.weight, 0), (scheme.activation, 2)) if operand is not None]
+    operands = [
+        (operand, lead) for operand, lead in ((scheme.weight, 0), (scheme.activation, 2)) if operand is not None
+    ]
     for target in targets(model, include_head) if operands else ():
         for path, (rows, columns) in target.matrices.items():
             for operand, lead in operands:
