@@ -117,7 +117,8 @@ def _question(row: dict[str, Any], place: str) -> Question:
         )
     if not isinstance(answer, int) or isinstance(answer, bool):
         raise DataError(
-            f"{place} ({row['subject']}): answer {answer!r} is no integer; the recipe needs one from 0 to {len(LETTERS) - 1}"
+            f"{place} ({row['subject']}): answer {answer!r} is no integer; "
+            f"the recipe needs one from 0 to {len(LETTERS) - 1}"
         )
     if len(choices) != len(LETTERS) or not 0 <= answer < len(LETTERS):
         raise DataError(
