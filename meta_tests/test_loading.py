@@ -204,6 +204,7 @@ def save_dataset(folder: Path, config: str, **splits: dict[str, list[Any]]) -> s
 
 
 QUESTIONS = {"question": ["q"], "subject": ["s"], "choices": [["a", "b", "c", "d"]], "answer": [2]}
+EXAMPLES = {column: values * 5 for column, values in QUESTIONS.items()}
 
 
 def test_local_wikitext_has_its_rows_in_order(tmp_path: Path) -> None:
@@ -212,7 +213,7 @@ def test_local_wikitext_has_its_rows_in_order(tmp_path: Path) -> None:
 
 
 def test_local_mmlu_has_its_questions(tmp_path: Path) -> None:
-    [question] = mmlu(save_dataset(tmp_path / "d", "all", dev=QUESTIONS, test=QUESTIONS)).questions
+    [question] = mmlu(save_dataset(tmp_path / "d", "all", dev=EXAMPLES, test=QUESTIONS)).questions
     assert (question.subject, question.choices, question.answer) == ("s", ("a", "b", "c", "d"), 2)
 
 
@@ -233,12 +234,12 @@ def test_mmlu_with_other_columns_names_both(tmp_path: Path) -> None:
 )
 def test_question_that_letters_cannot_answer_is_named(tmp_path: Path, change: dict[str, list[Any]]) -> None:
     with pytest.raises(DataError, match=r"'q' has . choices and answer .*needs 4 choices and an answer from 0 to 3"):
-        mmlu(save_dataset(tmp_path / "d", "all", dev=QUESTIONS, test=QUESTIONS | change))
+        mmlu(save_dataset(tmp_path / "d", "all", dev=EXAMPLES, test=QUESTIONS | change))
 
 
 def test_subject_without_examples_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no examples in dev for astronomy"):
-        mmlu(save_dataset(tmp_path / "d", "all", dev=QUESTIONS, test=QUESTIONS | {"subject": ["astronomy"]}))
+        mmlu(save_dataset(tmp_path / "d", "all", dev=EXAMPLES, test=QUESTIONS | {"subject": ["astronomy"]}))
 
 
 def test_empty_dataset_is_named(tmp_path: Path) -> None:
@@ -250,7 +251,7 @@ def test_empty_dataset_is_named(tmp_path: Path) -> None:
 
 
 def test_dataset_without_the_split_has_a_way_out(tmp_path: Path) -> None:
-    location = save_dataset(tmp_path / "d", "all", dev=QUESTIONS)
+    location = save_dataset(tmp_path / "d", "all", dev=EXAMPLES)
     with pytest.raises(MissingDataError, match=r"split 'test', from .*the folder of a local copy"):
         mmlu(location)
 

@@ -94,12 +94,9 @@ def _layer_weight(module: nn.Module) -> Tensor | None:
     weight, bias = getattr(module, "weight", None), getattr(module, "bias", None)
     if type(module).forward is nn.Linear.forward:
         return weight
-    own = {id(parameter) for parameter in module.parameters()}
-    if (
-        not isinstance(weight, nn.Parameter)
-        or weight.ndim != 2
-        or own != {id(p) for p in (weight, bias) if p is not None}
-    ):
+    if not isinstance(weight, nn.Parameter) or weight.ndim != 2:
+        return None
+    if any(parameter is not weight and parameter is not bias for parameter in module.parameters()):
         return None
     for candidate in (weight.detach(), weight.detach().t()):
         x = torch.randn((3, candidate.shape[1]), generator=torch.Generator().manual_seed(0)).to(weight)
@@ -141,15 +138,12 @@ def misfits(model: nn.Module, scheme: Scheme, include_head: bool = False) -> str
     Returns:
         The first layer whose N or K a group or block does not divide, with the sizes that do.
     """
-    operands = [
-        (operand, lead) for operand, lead in ((scheme.weight, 0), (scheme.activation, 2)) if operand is not None
-    ]
-    for target in targets(model, include_head) if operands else ():
+    for target in targets(model, include_head):
         for path, (rows, columns) in target.matrices.items():
-            for operand, lead in operands:
-                shape = (1,) * lead + (columns,) if lead else (rows, columns)
+            for operand, shape in ((scheme.weight, (rows, columns)), (scheme.activation, (1, 1, columns))):
                 try:
-                    share_scales(torch.empty(shape, device="meta"), operand.granularity)
+                    if operand is not None:
+                        share_scales(torch.empty(shape, device="meta"), operand.granularity)
                 except ValueError as error:
                     return f"{path}: {error}"
     return None
@@ -193,8 +187,8 @@ def unquantized(model: nn.Module, include_head: bool = False) -> dict[str, float
         share = parameter.numel() / total
         if kind is None:
             raise UnsupportedError(
-                f"{name} {list(parameter.shape)}, {share:.2%} of the parameters, is of no linear layer, embedding, norm or "
-                "router, and would stay unquantized; --scheme bf16 measures such a model unquantized"
+                f"{name} {list(parameter.shape)}, {share:.2%} of the parameters, is of no linear layer, embedding, norm "
+                "or router, and would stay unquantized; --scheme bf16 measures such a model unquantized"
             )
         shares[kind] = shares.get(kind, 0.0) + share
     return shares

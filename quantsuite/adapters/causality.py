@@ -15,9 +15,11 @@ PREFIX, SUFFIX = 8, 24
 
 
 def _probe(model: PreTrainedModel) -> Tensor:
-    """Two rows ``[2, PREFIX + SUFFIX]`` that share their first tokens and differ in all others."""
+    """Two rows ``[2, tokens]`` that share their first tokens and draw all others anew."""
     generator = torch.Generator().manual_seed(0)
-    rows = torch.randint(model.get_input_embeddings().weight.shape[0], (2, PREFIX + SUFFIX), generator=generator)
+    context = getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None)
+    length = min(PREFIX + SUFFIX, context or PREFIX + SUFFIX)
+    rows = torch.randint(model.get_input_embeddings().weight.shape[0], (2, length), generator=generator)
     rows[1, :PREFIX] = rows[0, :PREFIX]
     return rows.to(model.device)
 

@@ -49,7 +49,8 @@ def cached_folder(hub_id: str, file: str, *, repo_type: str = "model") -> Path |
     return Path(found).parent if isinstance(found, str) else None
 
 
-def _reason(hub_id: str, error: Exception) -> str:
+def describe_failure(hub_id: str, error: Exception) -> str:
+    """Why a request for a repository failed: the hub does not show it, or does not answer."""
     status = error.response.status_code if isinstance(error, HfHubHTTPError) else None
     if status in (401, 403, 404):
         return f"the hub has no public {hub_id} ({status})"
@@ -79,8 +80,8 @@ def _snapshot(hub_id: str, *, weights: bool) -> Path:
         if not isinstance(error, HFValidationError) and (folder := cached_folder(hub_id, "config.json")):
             return folder
         raise CheckpointError(
-            f"cannot load {hub_id!r}: it is no folder, and {_reason(hub_id, error)}.  Give a checkpoint folder with "
-            f"its tokenizer, a hub id that this machine can reach, or {', '.join(EMBEDDED)}"
+            f"cannot load {hub_id!r}: it is no folder, and {describe_failure(hub_id, error)}.  "
+            f"Give a checkpoint folder, a hub id that this machine can reach, or {', '.join(EMBEDDED)}"
         ) from error
 
 

@@ -110,12 +110,13 @@ def _check_causal(name: str, model: PreTrainedModel) -> None:
         causal = is_causal(model)
     except Exception as error:  # A model of any kind: what it raises on tokens alone is its own affair.
         raise CheckpointError(
-            f"{name}: a {type(model).__name__} cannot be run on token ids ({one_line(error)}); give a causal language model"
+            f"{name}: a {type(model).__name__} cannot be run on token ids ({one_line(error)}); "
+            "give a causal language model"
         ) from error
     if not causal:
         raise CheckpointError(
-            f"{name}: a {type(model).__name__} is not causal here, its logits change with the tokens after them; give a "
-            "causal language model (or set is_decoder in config.json where it was trained as one)"
+            f"{name}: a {type(model).__name__} is not causal here, its logits change with the tokens after them; "
+            "give a causal language model (or set is_decoder in config.json where it was trained as one)"
         )
 
 
@@ -128,7 +129,8 @@ def load_model(name: str, *, device: str = "cpu", dtype: str = "bf16") -> Loaded
         dtype: ``bf16``, ``fp16`` or ``fp32``.
 
     Raises:
-        CheckpointError: if the model cannot be found, is incomplete or unsafe, is not causal, or has NaN in its weights.
+        CheckpointError: if the model cannot be found, is incomplete or unsafe, is not causal, or has NaN
+            in its weights.
         ValueError: if the dtype is unknown.
     """
     if dtype not in DTYPES:

@@ -8,28 +8,32 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import Any
 
+from quantsuite.evaluate.reading import DataError, MissingDataError, read_rows
 from quantsuite.prompts import LETTERS
 from quantsuite.tiny.world import Question, World
 
-if TYPE_CHECKING:
-    import datasets
+__all__ = [
+    "DataError",
+    "Document",
+    "Examination",
+    "MissingDataError",
+    "mmlu",
+    "pages",
+    "raw_text",
+    "wikitext_rows",
+    "world_documents",
+    "world_examination",
+]
 
 WIKITEXT_HUB = "Salesforce/wikitext"
 MMLU_HUB = "cais/mmlu"
+SHOTS = 5
 WORLD_SEED = 0
 WORLD_DOCUMENTS = 240
 WORLD_QUESTIONS = 125
 _WORLD_TEXT_SEED, _WORLD_QUESTION_SEED = 1_000_001, 1_000_002
-
-
-class DataError(ValueError):
-    """A dataset that cannot be read or has not the columns that a recipe needs."""
-
-
-class MissingDataError(DataError):
-    """A dataset that is not to be had here; the message says how to get it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,26 +66,6 @@ class Examination:
         return Examination(name=self.name, examples=self.examples, questions=tuple(self.questions[i] for i in picked))
 
 
-def _load(location: str, config: str, split: str, columns: Sequence[str]) -> datasets.Dataset:
-    import datasets
-
-    try:
-        dataset = datasets.load_dataset(location, config, split=split)
-    except (OSError, ValueError, ConnectionError) as error:
-        raise MissingDataError(
-            f"cannot load {config!r}, split {split!r}, from {location!r}: {str(error).splitlines()[0]}  "
-            "Give the hub id, where the hub can be reached, or the folder of a local copy of the dataset"
-        ) from error
-    if missing := [column for column in columns if column not in dataset.column_names]:
-        raise DataError(
-            f"{location!r} has columns {', '.join(dataset.column_names)} and lacks {', '.join(missing)}; "
-            f"a recipe for it needs {', '.join(columns)}"
-        )
-    if len(dataset) == 0:
-        raise DataError(f"{location!r}, split {split!r}, is empty")
-    return dataset
-
-
 @cache
 def wikitext_rows(location: str = WIKITEXT_HUB) -> tuple[str, ...]:
     """The rows of WikiText-2 raw, test split.
@@ -91,9 +75,15 @@ def wikitext_rows(location: str = WIKITEXT_HUB) -> tuple[str, ...]:
 
     Raises:
         MissingDataError: if it cannot be loaded.
-        DataError: if it has no column ``text``.
+        DataError: if it has no column ``text``, a row that is no text, or no text at all.
     """
-    return tuple(_load(location, "wikitext-2-raw-v1", "test", ["text"])["text"])
+    rows = [row["text"] for row in read_rows(location, "wikitext-2-raw-v1", "test", ["text"])]
+    for number, text in enumerate(rows):
+        if not isinstance(text, str):
+            raise DataError(f"{location!r}, split 'test', row {number}: {text!r} is no text; the recipe needs strings")
+    if not any(text.strip() for text in rows):
+        raise DataError(f"{location!r}, split 'test': all {len(rows)} rows are empty; the recipe needs text")
+    return tuple(rows)
 
 
 def raw_text(rows: Sequence[str]) -> str:
@@ -111,36 +101,57 @@ def pages(rows: Sequence[str]) -> tuple[Document, ...]:
     return tuple(Document(text=text[a:b]) for a, b in itertools.pairwise(edges))
 
 
+def _question(row: dict[str, Any], place: str) -> Question:
+    """A row as a question.
+
+    Raises:
+        DataError: naming the place and what is no question, subject, four choices, or answer.
+    """
+    for name in ("question", "subject"):
+        if not isinstance(row[name], str) or not row[name].strip():
+            raise DataError(f"{place}: {name} {row[name]!r} is no text; the recipe needs a string that is not empty")
+    choices, answer = row["choices"], row["answer"]
+    if not isinstance(choices, list) or not all(isinstance(choice, str) and choice.strip() for choice in choices):
+        raise DataError(
+            f"{place} ({row['subject']}): choices {choices!r} are no texts; the recipe needs {len(LETTERS)}"
+        )
+    if not isinstance(answer, int) or isinstance(answer, bool):
+        raise DataError(
+            f"{place} ({row['subject']}): answer {answer!r} is no integer; "
+            f"the recipe needs one from 0 to {len(LETTERS) - 1}"
+        )
+    if len(choices) != len(LETTERS) or not 0 <= answer < len(LETTERS):
+        raise DataError(
+            f"{place} ({row['subject']}): {row['question'][:40]!r} has {len(choices)} choices and answer {answer}; "
+            f"the recipe needs {len(LETTERS)} choices and an answer from 0 to {len(LETTERS) - 1}"
+        )
+    return Question(subject=row["subject"], question=row["question"], choices=tuple(choices), answer=answer)
+
+
 @cache
 def mmlu(location: str = MMLU_HUB) -> Examination:
-    """MMLU: the dev split's examples and the test split's questions.
+    """MMLU: the dev split's first five examples of each subject, and the test split's questions.
 
     Raises:
         MissingDataError: if it cannot be loaded.
-        DataError: if columns are missing, a question has not four choices, or a subject no examples.
+        DataError: if columns are missing, a row is no question with four choices, or a subject has too few examples.
     """
     columns = ["question", "subject", "choices", "answer"]
     dev, test = (
-        tuple(
-            Question(
-                subject=row["subject"], question=row["question"], choices=tuple(row["choices"]), answer=row["answer"]
-            )
-            for row in _load(location, "all", split, columns)
-        )
+        [
+            _question(row, f"{location!r}, split {split!r}, row {number}")
+            for number, row in enumerate(read_rows(location, "all", split, columns))
+        ]
         for split in ("dev", "test")
     )
     examples: dict[str, tuple[Question, ...]] = {}
     for question in dev:
-        examples[question.subject] = (*examples.get(question.subject, ()), question)
-    for question in (*dev, *test):
-        if len(question.choices) != len(LETTERS) or not 0 <= question.answer < len(LETTERS):
-            raise DataError(
-                f"{location!r}: {question.question[:40]!r} has {len(question.choices)} choices and answer "
-                f"{question.answer}; the recipe needs {len(LETTERS)} choices and an answer from 0 to {len(LETTERS) - 1}"
-            )
-    if unknown := sorted({question.subject for question in test} - set(examples)):
-        raise DataError(f"{location!r}: no examples in dev for {', '.join(unknown)}; the recipe is five-shot")
-    return Examination(name="mmlu", examples=examples, questions=test)
+        examples[question.subject] = (*examples.get(question.subject, ()), question)[:SHOTS]
+    for subject in sorted({question.subject for question in test}):
+        if len(found := examples.get(subject, ())) < SHOTS:
+            count = f"only {len(found)}" if found else "no"
+            raise DataError(f"{location!r}: {count} examples in dev for {subject}; the recipe needs {SHOTS}")
+    return Examination(name="mmlu", examples=examples, questions=tuple(test))
 
 
 @cache

@@ -1,0 +1,126 @@
+"""Rows of datasets: from a local folder, the hub, or what the hub left in the local cache."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from quantsuite.adapters.checkpoint import one_line
+from quantsuite.adapters.hub import TIMEOUT, cached_folder, describe_failure, looks_like_path, offline
+from quantsuite.adapters.quiet import quiet
+
+WAY_OUT = "Give the hub id, where the hub can be reached, or the folder of a local copy of the dataset"
+GLOB = frozenset("*?[]")
+
+
+class DataError(ValueError):
+    """A dataset that cannot be read or has not the rows and columns that a recipe needs."""
+
+
+class MissingDataError(DataError):
+    """A dataset that is not to be had here; the message says how to get it."""
+
+
+@contextmanager
+def _quiet_datasets() -> Iterator[None]:
+    import datasets
+
+    disabled = datasets.utils.are_progress_bars_disabled()
+    with quiet():
+        datasets.utils.disable_progress_bars()
+        try:
+            yield
+        finally:
+            if not disabled:
+                datasets.utils.enable_progress_bars()
+
+
+@contextmanager
+def _datasets_offline() -> Iterator[None]:
+    """No request of ``datasets``, which keeps a copy of the hub's setting of its own."""
+    import datasets
+
+    before = datasets.config.HF_HUB_OFFLINE
+    datasets.config.HF_HUB_OFFLINE = True
+    try:
+        with offline():
+            yield
+    finally:
+        datasets.config.HF_HUB_OFFLINE = before
+
+
+def _rows(location: str, config: str, split: str, columns: Sequence[str], **options: str) -> list[dict[str, Any]]:
+    import datasets
+
+    dataset = datasets.load_dataset(location, config, split=split, **options)
+    if missing := [column for column in columns if column not in dataset.column_names]:
+        raise DataError(
+            f"{location!r} has columns {', '.join(dataset.column_names)} and lacks {', '.join(missing)}; "
+            f"a recipe for it needs {', '.join(columns)}"
+        )
+    return dataset.select_columns(list(columns)).to_list()
+
+
+def _local_rows(folder: Path, *what: Any) -> list[dict[str, Any]]:
+    """Rows of a folder; one whose path ``datasets`` would take for a pattern is read through a link."""
+    if not GLOB & set(str(folder.resolve())):
+        return _rows(str(folder), *what)
+    with tempfile.TemporaryDirectory(prefix="quantsuite-") as temporary:
+        link = Path(temporary) / "data"
+        link.symlink_to(folder.resolve())
+        return _rows(str(link), *what, cache_dir=f"{temporary}/cache")
+
+
+def _hub_rows(hub_id: str, *what: Any) -> list[dict[str, Any]]:
+    """Rows of a hub dataset; of the hub's cache, then of ``datasets``' own, where the hub does not answer."""
+    from huggingface_hub import HfApi
+
+    try:
+        HfApi().dataset_info(hub_id, timeout=TIMEOUT)
+    except Exception as error:
+        with _datasets_offline():
+            if folder := cached_folder(hub_id, "README.md", repo_type="dataset"):
+                return _local_rows(folder, *what)
+            try:
+                return _rows(hub_id, *what)
+            except DataError:
+                raise
+            except Exception:
+                raise ConnectionError(f"it is no folder, and {describe_failure(hub_id, error)}") from error
+    return _rows(hub_id, *what)
+
+
+def read_rows(location: str, config: str, split: str, columns: Sequence[str]) -> list[dict[str, Any]]:
+    """The rows of a split, with the wanted columns.
+
+    Args:
+        location: a hub id, or the folder of a local copy.
+        config: of the dataset.
+        split: of the configuration.
+        columns: that the recipe needs.
+
+    Raises:
+        MissingDataError: if it cannot be loaded.
+        DataError: if a column is missing or there are no rows.
+    """
+    folder = Path(location).expanduser()
+    if not folder.is_dir() and (folder.exists() or looks_like_path(location)):
+        raise MissingDataError(f"{location} is not a folder, and no hub id has this form.  {WAY_OUT}")
+    try:
+        with _quiet_datasets():
+            if folder.is_dir():
+                rows = _local_rows(folder, config, split, columns)
+            else:
+                rows = _hub_rows(location, config, split, columns)
+    except DataError:
+        raise
+    except Exception as error:  # datasets, pyarrow and the hub raise of many kinds.
+        raise MissingDataError(
+            f"cannot load {config!r}, split {split!r}, from {location!r}: {one_line(error)}.  {WAY_OUT}"
+        ) from error
+    if not rows:
+        raise DataError(f"{location!r}, split {split!r}, is empty")
+    return rows
