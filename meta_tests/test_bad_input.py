@@ -230,9 +230,9 @@ BAD: dict[str, tuple[Prepare, str]] = {
     "output-folder": (folder_named("there", *SMALL, "--output"), "there is a directory; name a run file"),
     "output-below-a-file": (
         lambda folder: [*SMALL, "--output", written("file", "")(folder) + "/run.json"],
-        "name a file in a folder that can be written",
+        "Not a directory; choose another place with --output",
     ),
-    "output-nowhere": (given(*SMALL, "--output", "/proc/none/run.json"), "--output /proc/none/run.json"),
+    "output-nowhere": (given(*SMALL, "--output", "/proc/none/run.json"), "cannot write /proc/none/run.json"),
     "output-truncated": (output(run_file(TEXT)[:-40]), "--fresh"),
     "output-edited": (output(run_file(ANSWERS, edit=EDITED)), "0.75"),
     "baseline-without-gate": (given("--baseline", "bf16"), "is of no effect without a gate; add --gate=worse"),

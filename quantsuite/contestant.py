@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import entry_points
@@ -154,16 +154,15 @@ def require(library: str, extra: str) -> ModuleType:
 class Source:
     """Contestants from one file, module or entry point, or the reason why there are none."""
 
-    name: str
     contestants: Sequence[Any] = field(default=())
     missing: str | None = None
 
 
 def validate(contestant: Any, where: str) -> Any:
-    """The contestant, if it has what its operation needs.
+    """The contestant, if it has what its operation needs, and declares what there is.
 
     Raises:
-        ContestantError: naming what is missing.
+        ContestantError: naming what is missing, or what is declared and what may be.
     """
     absent = [name for name in ("name", "operation", "schemes") if not hasattr(contestant, name)]
     if not absent:
@@ -172,7 +171,32 @@ def validate(contestant: Any, where: str) -> Any:
         absent = [name for name in _REQUIRED[contestant.operation] if not callable(getattr(contestant, name, None))]
     if absent:
         raise ContestantError(f"{where}: a contestant needs {', '.join(absent)}; see quantsuite.contestant")
+    _validate_names(contestant, where)
     return contestant
+
+
+def _validate_names(contestant: Any, where: str) -> None:
+    """Whether a contestant's name, schemes, dtypes and claims are such.
+
+    Raises:
+        ContestantError: naming the first that is not.
+    """
+    if not isinstance(contestant.name, str) or not contestant.name:
+        raise ContestantError(f"{where}: name is {contestant.name!r}, expected a string")
+    schemes, names = contestant.schemes, getattr(contestant, "dtypes", ("float32",))
+    for attribute, value in (("schemes", schemes), ("dtypes", names)):
+        if isinstance(value, str) or not isinstance(value, Sequence) or not all(isinstance(v, str) for v in value):
+            raise ContestantError(f"{where}: {attribute} of {contestant.name} is {value!r}, expected a list of strings")
+    for scheme in schemes:
+        try:
+            parse_subject(contestant, scheme)
+        except ValueError as error:
+            raise ContestantError(f"{where}: {contestant.name} claims {scheme!r}: {error}") from error
+    for name in names:
+        if not getattr(getattr(torch, name, None), "is_floating_point", False):
+            raise ContestantError(f"{where}: {contestant.name} has dtype {name!r}; use names such as 'bfloat16'")
+    if not isinstance(claims(contestant), Claims):
+        raise ContestantError(f"{where}: claims of {contestant.name} is {claims(contestant)!r}, expected a Claims")
 
 
 def _import(location: str) -> ModuleType:
@@ -210,20 +234,19 @@ def load(location: str) -> Source:
     try:
         module = _import(place)
     except MissingLibraryError as error:
-        return Source(name=Path(place).stem, missing=str(error))
+        return Source(missing=str(error))
     except ModuleNotFoundError as error:
         raise ContestantError(f"{location}: {error}; is its package installed?") from error
     if not attribute:
-        return Source(name=Path(place).stem, contestants=_contestants_of(module, place))
+        return Source(contestants=_contestants_of(module, place))
     if not hasattr(module, attribute):
         raise ContestantError(
             f"{place} has no {attribute!r}; it has {', '.join(k for k in vars(module) if k[0] != '_')}"
         )
-    return Source(name=attribute, contestants=[validate(getattr(module, attribute), location)])
+    return Source(contestants=[validate(getattr(module, attribute), location)])
 
 
-def discover(folder: Path) -> list[Source]:
-    """Contestants of every Python file in a folder, then those of installed entry points."""
-    files: Iterable[Path] = sorted(folder.glob("*.py"))
-    found = [load(str(path)) for path in files]
-    return found + [load(entry.value) for entry in entry_points(group=ENTRY_POINT_GROUP)]
+def discover(folder: Path | None) -> list[str]:
+    """Where there are contestants, as :func:`load` takes it: Python files in a folder, then installed entry points."""
+    files = [] if folder is None else [str(path) for path in sorted(folder.glob("[!_]*.py"))]
+    return files + [entry.value for entry in entry_points(group=ENTRY_POINT_GROUP)]

@@ -15,6 +15,8 @@ from quantsuite.collector import Collector, NumericsCollector, earlier_run
 from quantsuite.options import PREFIX, RunOptions, add_options
 from quantsuite.progress import Progress
 from quantsuite.records import ERROR, RECORD, ErrorPoint, Record
+from quantsuite.refusal import refusal, refused
+from quantsuite.runfile import RunFile
 
 if TYPE_CHECKING:
     from quantsuite.session import Cell, Session
@@ -27,8 +29,6 @@ COLLECTOR = pytest.StashKey[Collector]()
 PROGRESS = pytest.StashKey[Progress]()
 LEFT: list[str] = []
 """Short options that another plugin owns."""
-REFUSED = "refused"
-"""Id of the one test that stands for cells that cannot be made."""
 NEEDS_ALL = "measured_so_far"
 LEFT_OVER = pytest.StashKey[list[str]]()
 AFTERWARDS = "quantsuite_afterwards"
@@ -66,7 +66,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         return
     found = _cells(metafunc.config)
     if isinstance(found, ValueError):
-        metafunc.parametrize("cell", [pytest.param(None, id=REFUSED)], scope="session")
+        metafunc.parametrize("cell", [refused(found)], scope="session")
     else:
         cells = [cell for cell in found if cell.task.kind == marker.args[0]]
         metafunc.parametrize("cell", [pytest.param(cell, id=str(cell)) for cell in cells], scope="session")
@@ -84,12 +84,15 @@ def _cells(config: pytest.Config) -> list[Cell] | ValueError:
     return config.stash[CELLS]
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+@pytest.hookimpl(wrapper=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> Iterator[None]:
     """Cells scheme by scheme, so that a model is quantized once for all of its tasks.
 
     Tests of a kind of which the run has no task are deselected; tests of what was measured come last, and under
-    xdist are left to the controller.
+    xdist are left to the controller.  What was refused stays, whatever else is selected.
     """
+    stands_for_error = [item for item in items if refusal([item.nodeid])]
+    items[:] = [item for item in items if item not in stands_for_error]
     labels = {id(item): _cell_label(item) for item in items}
     left = [item for item in items if labels[id(item)] == ""]
     if _is_worker(config):
@@ -102,6 +105,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     cells = iter(sorted((item for item in items if labels[id(item)]), key=lambda item: order[labels[id(item)]]))
     items[:] = [next(cells) if labels[id(item)] else item for item in items if item not in left]
     items.sort(key=_needs_all)
+    yield
+    items[:0] = stands_for_error
 
 
 def _needs_all(item: pytest.Item) -> bool:
@@ -113,8 +118,7 @@ def _cell_label(item: pytest.Item) -> str | None:
     callspec = getattr(item, "callspec", None)
     if callspec is None or item.get_closest_marker("cells") is None:
         return None
-    cell = callspec.params["cell"]
-    return REFUSED if cell is None else getattr(cell, "label", "")
+    return getattr(callspec.params["cell"], "label", "")
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
@@ -122,47 +126,57 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     config = session.config
     if SESSION in config.stash or _is_worker(config):
         return
-    cells = {item.nodeid: label for item in session.items if (label := _cell_label(item))}
-    if cells:
-        config.stash[PROGRESS].expect(cells)
-        _prepare(config)
+    labels = {item.nodeid: label for item in session.items if (label := _cell_label(item))}
+    _prepare(config, [item.nodeid for item in session.items], labels)
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_node_collection_finished(node: Any, ids: list[str]) -> None:
     """The same on the controller, which collects nothing itself and keeps no model."""
     config: pytest.Config = node.config
-    names = {name: name.rpartition("[")[2].removesuffix("]") for name in ids}
-    if config.stash[PROGRESS].expects_cells or not any("/" in part or part == REFUSED for part in names.values()):
+    parts = {name: name.rpartition("[")[2].removesuffix("]") for name in ids}
+    if config.stash[PROGRESS].expects_cells:
         return
-    found = _cells(config)
-    labels = {REFUSED: REFUSED} if isinstance(found, ValueError) else {str(cell): cell.label for cell in found}
-    if cells := {name: labels[part] for name, part in names.items() if part in labels}:
-        config.stash[PROGRESS].expect(cells)
-        _prepare(config)
+    cells = _cells(config) if any("/" in part for part in parts.values()) else []
+    known = {} if isinstance(cells, ValueError) else {str(cell): cell.label for cell in cells}
+    _prepare(config, ids, {name: known[part] for name, part in parts.items() if part in known})
+    if SESSION in config.stash:
         config.stash[SESSION].close()
         del config.stash[SESSION]
 
 
-def _prepare(config: pytest.Config) -> None:
-    """Load what the cells need.
+def _prepare(config: pytest.Config, ids: list[str], labels: dict[str, str]) -> None:
+    """Try what the tests need, and load the model if there are cells among them.
+
+    Args:
+        config: of the run.
+        ids: of the tests.
+        labels: of those that measure a cell, the scheme and its execution.
 
     Raises:
         pytest.UsageError: in one line, if the run cannot be made.
     """
-    from quantsuite.preflight import open_session
-
-    cells = _cells(config)
-    if isinstance(cells, ValueError):
-        raise pytest.UsageError(str(cells))
+    if message := refusal(ids):
+        raise pytest.UsageError(message)
+    config.stash[PROGRESS].expect(labels)
     if config.option.collectonly:
         return
-    options = RunOptions.read(config.option)
     try:
-        finished = () if options.fresh else earlier_run(config).records
-        config.stash[SESSION] = open_session(options, cells, finished=finished)
+        RunFile(RunOptions.read(config.option).numerics_output, option="--numerics-output").check_writable()
+        if labels:
+            config.stash[SESSION] = _open_session(config)
     except ValueError as error:
         raise pytest.UsageError(str(error)) from error
+
+
+def _open_session(config: pytest.Config) -> Session:
+    from quantsuite.preflight import open_session
+
+    cells, options = _cells(config), RunOptions.read(config.option)
+    if isinstance(cells, ValueError):
+        raise cells
+    finished = () if options.fresh else earlier_run(config).records
+    return open_session(options, cells, finished=finished)
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -185,7 +199,7 @@ def pytest_runtestloop(session: pytest.Session) -> Iterator[object]:
 def quantsuite_session(pytestconfig: pytest.Config) -> Iterator[Session]:
     """The loaded model of the run and its data."""
     if SESSION not in pytestconfig.stash:
-        _prepare(pytestconfig)
+        pytestconfig.stash[SESSION] = _open_session(pytestconfig)
     session = pytestconfig.stash[SESSION]
     if PROGRESS in pytestconfig.stash:
         session.progress = pytestconfig.stash[PROGRESS].show

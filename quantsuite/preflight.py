@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
-from pathlib import Path
 
 from quantsuite.adapters.loading import context_length
 from quantsuite.options import RunOptions
 from quantsuite.records import Record
+from quantsuite.runfile import RunFile
 from quantsuite.session import Cell, Session, make_cells, parse_schemes
 from quantsuite.tasks import TASKS, Sources, Task, default_tasks, select_tasks
 
@@ -43,22 +42,6 @@ def _require_context(task: Task, needed: int, context: int | None, model: str) -
         )
 
 
-def check_writable(path: Path, option: str) -> None:
-    """Try to write beside a file that a run will write.
-
-    Raises:
-        RunError: if that fails.
-    """
-    try:
-        if path.is_dir():
-            raise IsADirectoryError(None, "Is a directory")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path.parent):
-            pass
-    except OSError as error:
-        raise RunError(f"{option} {path}: {error.strerror}; name a file in a folder that can be written") from error
-
-
 def open_session(options: RunOptions, cells: Sequence[Cell], *, finished: Sequence[Record] = ()) -> Session:
     """The loaded model with the data of its cells.
 
@@ -68,12 +51,13 @@ def open_session(options: RunOptions, cells: Sequence[Cell], *, finished: Sequen
         finished: records of an earlier run, reused where they are still valid.
 
     Raises:
-        RunError: if the output cannot be written, or a scheme or a task that was named does not fit the model.
+        RecordError: if the output cannot be written.
+        RunError: if a scheme or a task that was named does not fit the model.
         ValueError: if the device is not there.
         CheckpointError: if the model cannot be loaded.
         DataError: if a dataset is not to be had.
     """
-    check_writable(options.output, "--output")
+    RunFile(options.output).check_writable()
     session = Session(
         options.model,
         device=options.device,

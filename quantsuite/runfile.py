@@ -6,6 +6,7 @@ import errno
 import os
 import re
 import secrets
+import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import datetime
@@ -67,6 +68,21 @@ class RunFile:
                 self._known = self._replace(self._target, after), after
         except OSError as error:
             raise RecordError(f"cannot write {self.path}: {error.strerror or error}; {self._way_out(error)}") from error
+
+    def check_writable(self) -> None:
+        """Write beside the file, and remove it again.
+
+        Raises:
+            RecordError: if that fails, or the path is a folder.
+        """
+        try:
+            if self._target.is_dir():
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+            self._target.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self._target.parent):
+                pass
+        except OSError as error:
+            raise RecordError(f"cannot write {self.path}: {error.strerror}; {self._way_out(error)}") from error
 
     def _way_out(self, error: OSError) -> str:
         if error.errno in _FULL:

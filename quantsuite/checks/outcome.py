@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -31,6 +32,25 @@ class NotApplicable(Exception):
 
 class NotSupported(Exception):
     """What a contestant does not take on a device, in its own words."""
+
+
+def require_tensor(function: str, got: object, shape: Sequence[int]) -> Tensor:
+    """What a contestant's function returned, if it is a floating-point tensor of a shape.
+
+    Raises:
+        CheckFailure: naming what it returned and what is expected.
+    """
+    __tracebackhide__ = True
+    expected = f"a Tensor {list(shape)}"
+    if not isinstance(got, Tensor):
+        found = "None" if got is None else f"an object of type {type(got).__name__}"
+    elif got.shape != tuple(shape):
+        found = f"a Tensor {list(got.shape)}"
+    elif not got.is_floating_point():
+        found, expected = f"a Tensor of {got.dtype}", "one of floating-point values"
+    else:
+        return got
+    raise CheckFailure(f"{function} returned {found}, expected {expected}")
 
 
 def compare(case: str, got: Tensor, expected: Tensor, bound: Tensor | float) -> float:

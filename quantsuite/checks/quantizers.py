@@ -29,15 +29,25 @@ from quantsuite.checks.draws import (
     round_at_scale_one,
 )
 from quantsuite.checks.oracle import NEAR, nearest_values, rounding_error
-from quantsuite.checks.outcome import CheckFailure, NotApplicable, compare, same
+from quantsuite.checks.outcome import CheckFailure, NotApplicable, compare, require_tensor, same
 from quantsuite.contestant import Quantizer
 from quantsuite.granularity import share_scales
 from quantsuite.scheme import Operand
 
 
+def _quantized(contestant: Quantizer, x: Tensor, operand: Operand) -> Tensor:
+    """What a contestant makes of a tensor.
+
+    Raises:
+        CheckFailure: if it is no tensor in the shape of ``x``.
+    """
+    __tracebackhide__ = True
+    return require_tensor(f"{contestant.name}.quantize", contestant.quantize(x, operand), x.shape)
+
+
 def _within(contestant: Quantizer, operand: Operand, case: str, x: Tensor) -> float:
     """Compare with the element bound, widened by one rounding to the dtype of what was returned."""
-    values = contestant.quantize(x, operand)
+    values = _quantized(contestant, x, operand)
     bound = bound_element(x.cpu(), operand)
     info = torch.finfo(values.dtype)
     if values.dtype != torch.float32:
@@ -65,7 +75,7 @@ def check_values_are_nearest(
     x = normal(*shape, seed=seed, device=device, dtype=dtype)
     tightest = 0.0
     for case, values in (("normal", x), ("cubes of normal", x**3)):
-        got = contestant.quantize(values, operand)
+        got = _quantized(contestant, values, operand)
         expected, settled = nearest_values(values, operand)
         expected = torch.where(settled, expected, got.double().cpu())
         tightest = max(tightest, compare(case, got, expected, rounding_error(expected.abs(), got.dtype)))
@@ -81,7 +91,7 @@ def check_search_reduces_errors(
     rows, columns = block_shape(operand)
     shape = rows * math.ceil(8 / rows), columns * math.ceil(256 / columns)
     x = normal(*shape, seed=seed, device=device, dtype=dtype)
-    got = contestant.quantize(x, operand)
+    got = _quantized(contestant, x, operand)
     plain = reference.quantize_dequantize(x.cpu(), replace(operand, clip=False))
 
     def norms(values: Tensor) -> Tensor:
@@ -101,7 +111,7 @@ def check_codes_are_kept(
 ) -> float:
     """Every value that has a code comes back as it is."""
     x = at_scale_one(grid(operand), operand, device=device, dtype=dtype)
-    return same("all codes at scale 1", contestant.quantize(x, operand), round_at_scale_one(x, operand))
+    return same("all codes at scale 1", _quantized(contestant, x, operand), round_at_scale_one(x, operand))
 
 
 def check_ties_go_to_even(
@@ -110,7 +120,7 @@ def check_ties_go_to_even(
     """Halfway between two codes the even one is taken."""
     values = grid(operand)
     x = at_scale_one((values[1:] + values[:-1]) / 2, operand, device=device, dtype=dtype)
-    return same("all midpoints at scale 1", contestant.quantize(x, operand), round_at_scale_one(x, operand))
+    return same("all midpoints at scale 1", _quantized(contestant, x, operand), round_at_scale_one(x, operand))
 
 
 def check_all_codes_are_used(
@@ -120,7 +130,10 @@ def check_all_codes_are_used(
     expected = grid(operand)
     values = torch.cat([expected, (expected[1:] + expected[:-1]) / 2, expected.min()[None] * 1.0])
     got = (
-        contestant.quantize(at_scale_one(values, operand, device=device, dtype=dtype), operand).double().cpu().unique()
+        _quantized(contestant, at_scale_one(values, operand, device=device, dtype=dtype), operand)
+        .double()
+        .cpu()
+        .unique()
     )
     got = got[got <= anchor(operand)]
     if len(got) != len(expected):
@@ -135,11 +148,11 @@ def check_zeros_stay_zero(
     rows, columns = block_shape(operand)
     shape = (2 * rows, 4 * columns)
     zeros = torch.zeros(shape, device=device, dtype=dtype)
-    same(f"zeros {list(shape)}", contestant.quantize(zeros, operand), zeros)
+    same(f"zeros {list(shape)}", _quantized(contestant, zeros, operand), zeros)
     x = normal(*shape, seed=seed, device=device, dtype=dtype) + 2
     place = torch.arange(x.numel(), device=device).reshape(shape) % 3 == 0
     x = x.masked_fill(place, 0)
-    return same("zeros among normal values", contestant.quantize(x, operand)[place], x[place])
+    return same("zeros among normal values", _quantized(contestant, x, operand)[place], x[place])
 
 
 def _other_blocks(operand: Operand, shape: tuple[int, int]) -> Tensor:
@@ -164,10 +177,10 @@ def check_blocks_are_independent(
     rows, columns = block_shape(operand)
     x = normal(3 * rows, 4 * columns, seed=seed, device=device, dtype=dtype)
     others = _other_blocks(operand, (3 * rows, 4 * columns)).to(device)
-    before = contestant.quantize(x, operand)
+    before = _quantized(contestant, x, operand)
     x = x.clone()
     x[0, 0] = 1000
-    after = contestant.quantize(x, operand)
+    after = _quantized(contestant, x, operand)
     return same("other blocks after x[0, 0] = 1000", after[others], before[others])
 
 
@@ -179,10 +192,10 @@ def check_powers_of_two_factor_out(
         raise NotApplicable("small values are subnormal in float16")
     rows, columns = block_shape(operand)
     x = normal(3 * rows, 4 * columns, seed=seed, device=device, dtype=dtype)
-    expected = contestant.quantize(x, operand)
+    expected = _quantized(contestant, x, operand)
     for exponent in (1, -1, 7, -7):
         factor = 2.0**exponent
-        same(f"x * 2^{exponent}", contestant.quantize(x * factor, operand), expected.double() * factor)
+        same(f"x * 2^{exponent}", _quantized(contestant, x * factor, operand), expected.double() * factor)
     return 0.0
 
 
@@ -195,7 +208,7 @@ def check_signs_are_symmetric(
         raise NotApplicable(f"the codes of {operand} are not symmetric")
     rows, columns = block_shape(operand)
     x = normal(3 * rows, 4 * columns, seed=seed, device=device, dtype=dtype)
-    return same("-x", contestant.quantize(-x, operand), -contestant.quantize(x, operand).double())
+    return same("-x", _quantized(contestant, -x, operand), -_quantized(contestant, x, operand).double())
 
 
 def check_subnormal_values(
@@ -227,7 +240,7 @@ def check_nan_is_not_hidden(
         x = normal(3 * rows, 4 * columns, seed=seed, device=device, dtype=dtype)
         x[place] = bad
         try:
-            got = contestant.quantize(x, operand)[place]
+            got = _quantized(contestant, x, operand)[place]
         except ValueError:
             continue
         if torch.isfinite(got):
@@ -263,8 +276,10 @@ def check_layouts(contestant: Quantizer, operand: Operand, *, device: str, dtype
         "transposed": lambda x: x.t().contiguous().t(),
         "strided": lambda x: x.repeat_interleave(2, dim=1)[:, ::2],
     }
-    expected = contestant.quantize(x, operand)
-    return max(same(f"{name} input", contestant.quantize(lay(x), operand), expected) for name, lay in layouts.items())
+    expected = _quantized(contestant, x, operand)
+    return max(
+        same(f"{name} input", _quantized(contestant, lay(x), operand), expected) for name, lay in layouts.items()
+    )
 
 
 def check_repeatable(contestant: Quantizer, operand: Operand, *, device: str, dtype: torch.dtype, seed: int) -> float:
@@ -272,6 +287,6 @@ def check_repeatable(contestant: Quantizer, operand: Operand, *, device: str, dt
     rows, columns = block_shape(operand)
     x = normal(3 * rows, 4 * columns, seed=seed, device=device, dtype=dtype)
     copy = x.clone()
-    first = contestant.quantize(x, operand).clone()
+    first = _quantized(contestant, x, operand).clone()
     same("the input after quantization", x, copy)
-    return same("the same input again", contestant.quantize(x, operand), first)
+    return same("the same input again", _quantized(contestant, x, operand), first)

@@ -13,7 +13,7 @@ from torch import Tensor
 from quantsuite import reference
 from quantsuite.bounds import FLOAT32_ROUNDOFF, bound_matmul
 from quantsuite.checks.draws import block_shape, normal
-from quantsuite.checks.outcome import CheckFailure, NotApplicable, NotSupported, compare
+from quantsuite.checks.outcome import CheckFailure, NotApplicable, NotSupported, compare, require_tensor
 from quantsuite.contestant import Product, claims, unsupported_shape
 from quantsuite.granularity import PerTensor
 from quantsuite.scheme import Operand, Scheme
@@ -95,16 +95,17 @@ class Setting:
 
     def product(self, x: Tensor, weight: Tensor) -> Tensor:
         """The contestant's ``x W^T``, as by :meth:`multiply`."""
-        return self.multiply(x, self.contestant.pack(weight, self.scheme))
+        return self.multiply(x, self.contestant.pack(weight, self.scheme), weight.shape[0])
 
-    def multiply(self, x: Tensor, packed: Any) -> Tensor:
-        """The contestant's ``x W^T`` of a packed weight.
+    def multiply(self, x: Tensor, packed: Any, n: int) -> Tensor:
+        """The contestant's ``x W^T`` of a packed weight of ``n`` rows.
 
         Raises:
-            CheckFailure: if it has another dtype than ``x``, whose roundings would widen its own bound.
+            CheckFailure: if it is no tensor ``[..., n]``, or has another dtype than ``x``, whose roundings would widen
+                its own bound.
         """
         __tracebackhide__ = True
-        got = self.contestant.linear(x, packed)
+        got = require_tensor(f"{self.contestant.name}.linear", self.contestant.linear(x, packed), (*x.shape[:-1], n))
         if got.dtype != x.dtype:
             raise CheckFailure(f"{list(x.shape)} activations: the result is {got.dtype}, expected {x.dtype}")
         return got
@@ -156,7 +157,7 @@ class Setting:
             if unsupported_shape(self.contestant, self.scheme, self.device, tokens, n, k) is None:
                 every = math.ceil(m / tokens / PARTS)
                 places = torch.arange(m).flip(0).split(tokens)[: m // tokens : every]
-                parts = [self.multiply(x[place], packed) for place in places]
+                parts = [self.multiply(x[place], packed, n) for place in places]
                 yield f"{tokens} tokens of [{m}, {k}] x [{n}, {k}]", torch.cat(places), torch.cat(parts)
 
 

@@ -26,6 +26,9 @@ def parametrize_with_checks(
 ) -> pytest.MarkDecorator:
     """Parametrize the argument ``check`` of a test with every check of some contestants.
 
+    They are objects, so their checks run in this process: one that ends it or never returns takes the run with it, and
+    ``--check-timeout`` does not apply.  ``--kernel`` gives each file or module a process of its own.
+
     Args:
         kernels: contestants (:mod:`quantsuite.contestant`).
         expected_failures: reasons by id ``contestant/scheme/dtype/property``, ``*`` for any characters;

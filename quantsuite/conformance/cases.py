@@ -57,39 +57,57 @@ class CheckCase:
     def __str__(self) -> str:
         return f"{self.contestant.name}/{self.subject}/{self.dtype_name}/{self.property}"
 
+    def run(self) -> Measured:
+        """What the check measures.
+
+        Raises:
+            CheckFailure: if the contestant breaks the property.
+            NotApplicable: if the scheme or the dtype does not have it.
+            NotSupported: if the device does not have the scheme.
+        """
+        reason = contestants.unsupported(self.contestant, self.subject, self.device)
+        if reason is not None:
+            raise NotSupported(reason)
+        found = self.check(self.contestant, self.subject, device=self.device, dtype=self.dtype, seed=self.seed)
+        return found if isinstance(found, Measured) else Measured(found)
+
     def __call__(self) -> Measured:
-        """Run the check.
+        """Run the check and keep what it measured.
 
         Raises:
             CheckFailure: if the contestant breaks the property.
             pytest.skip.Exception: if the device or the scheme does not have it.
         """
+        __tracebackhide__ = True
         try:
-            reason = contestants.unsupported(self.contestant, self.subject, self.device)
-            if reason is not None:
-                raise NotSupported(reason)
-            found = self.check(self.contestant, self.subject, device=self.device, dtype=self.dtype, seed=self.seed)
+            self.measured = self.run()
         except NotApplicable as error:
             self.not_run = ("not applicable", str(error))
         except NotSupported as error:
             self.not_run = ("not supported", str(error))
         else:
-            self.measured = found if isinstance(found, Measured) else Measured(found)
             return self.measured
         pytest.skip(": ".join(self.not_run))
 
 
 def make_cases(
-    kernels: Iterable[Any], *, device: str = "cpu", schemes: Sequence[str] | None = None, seed: int = 0
+    kernels: Iterable[Any],
+    *,
+    device: str = "cpu",
+    schemes: Sequence[str] | None = None,
+    seed: int = 0,
+    case: type[CheckCase] = CheckCase,
 ) -> list[CheckCase]:
     """All checks of some contestants, on the schemes they implement or on those of ``schemes`` among them.
+
+    ``case`` is how each is run.
 
     Raises:
         ValueError: if one of ``schemes`` is none.
     """
     chosen = None if schemes is None else [_full_name(name) for name in schemes]
     return [
-        CheckCase(contestant=kernel, subject=subject, check=check, device=device, dtype=dtype, seed=seed)
+        case(contestant=kernel, subject=subject, check=check, device=device, dtype=dtype, seed=seed)
         for kernel in kernels
         for name in kernel.schemes
         for subject in [contestants.parse_subject(kernel, name)]

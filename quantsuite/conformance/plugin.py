@@ -1,6 +1,6 @@
 """The pytest side of the checks: ``--kernel``, the parameter ``conformance_check``, a record of each case.
 
-Loaded in every pytest run of the environment, so torch is imported only once a test asks for a check.
+torch is imported only once a test asks for a check, and contestants only in processes of their own.
 """
 
 from __future__ import annotations
@@ -8,58 +8,125 @@ from __future__ import annotations
 import datetime
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
 
+from quantsuite import contestants
 from quantsuite.options import RunOptions
 from quantsuite.records import PROPERTY, PropertyResult
+from quantsuite.refusal import refused
 
 if TYPE_CHECKING:
     from quantsuite.conformance.cases import CheckCase
+    from quantsuite.conformance.isolated import IsolatedContestant, IsolatedSource
 
 CASE = "conformance_check"
-FAILURE = "quantsuite.checks.outcome.CheckFailure: "
 KNOWN_FAILURES = Path("reports/known_failures.toml")
+SHIPPED_KNOWN_FAILURES = Path(contestants.__file__).parent / "known_failures.toml"
+"""Of the shipped contestants; they do not expire in an installed version."""
+FOLDER = "contestant_folder"
+"""The name in a module of tests of the folder whose contestants are tested if no ``--kernel`` is named."""
+
+
+@dataclass(frozen=True)
+class LoadFailure:
+    """In the place of the cases of a source that cannot be loaded."""
+
+    error: BaseException
+
+    def __call__(self) -> None:
+        """Fail with one line."""
+        __tracebackhide__ = True
+        failure = pytest.fail.Exception(str(self.error), pytrace=False)
+        failure.__dict__.update(report_sections=getattr(self.error, "report_sections", []))
+        raise failure
+
+
+@dataclass(kw_only=True)
+class Found:
+    """Sources, what they declare, and parameters in the place of those that declare nothing."""
+
+    sources: list[IsolatedSource]
+    contestants: list[IsolatedContestant] = field(default_factory=list)
+    errors: list[BaseException] = field(default_factory=list)
+    others: list[Any] = field(default_factory=list)
+
+    def load(self) -> None:
+        """Load all sources, each in its process."""
+        from quantsuite.conformance.isolated import LOAD_ERRORS
+        from quantsuite.contestant import MissingLibraryError
+
+        for source in self.sources:
+            source.start()
+        for source in self.sources:
+            try:
+                self.contestants += source.load()
+            except MissingLibraryError as error:
+                self.errors.append(error)
+                self.others.append(pytest.param(None, id=source.name, marks=pytest.mark.skip(reason=str(error))))
+            except LOAD_ERRORS as error:
+                self.errors.append(error)
+                self.others.append(pytest.param(LoadFailure(error), id=f"{source.name}/load"))
+
+
+FOUND = pytest.StashKey[dict["Path | None", Found]]()
+
+
+def _found(config: pytest.Config, folder: Path | None) -> Found:
+    """The contestants of ``--kernel``, else those of a folder and of installed packages."""
+    from quantsuite.conformance.isolated import IsolatedSource
+    from quantsuite.contestant import discover
+
+    options = RunOptions.read(config.option)
+    found = config.stash.setdefault(FOUND, {})
+    if folder not in found:
+        locations = options.kernel or discover(folder)
+        found[folder] = Found(sources=[IsolatedSource(location, limit=options.check_timeout) for location in locations])
+        found[folder].load()
+    return found[folder]
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    for found in config.stash.get(FOUND, {}).values():
+        for source in found.sources:
+            source.close()
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if CASE not in metafunc.fixturenames:
         return
+    try:
+        cases = list(_parameters(metafunc.config, getattr(metafunc.module, FOLDER, None)))
+    except ValueError as error:
+        cases = [refused(error)]
+    metafunc.parametrize(CASE, cases)
+
+
+def _parameters(config: pytest.Config, folder: Path | None) -> Iterator[Any]:
+    from quantsuite.conformance import cases as made
+    from quantsuite.conformance.isolated import IsolatedCase
     from quantsuite.session import resolve_device
 
-    device = RunOptions.read(metafunc.config.option).device
-    try:
-        metafunc.parametrize(CASE, list(_parameters(metafunc.config, resolve_device(device))))
-    except ValueError as error:
-        raise pytest.Collector.CollectError(str(error)) from error
-
-
-def _parameters(config: pytest.Config, device: str) -> Iterator[Any]:
-    from quantsuite.conformance import cases as made
-    from quantsuite.contestant import discover, load
-
-    options = RunOptions.read(config.option)
-    locations, schemes = options.kernel, list(options.scheme)
-    sources = [load(location) for location in locations] or discover(config.rootpath / "kernels")
-    if not sources:
-        raise ValueError(f"no contestants in {config.rootpath / 'kernels'}; give one with --kernel path.py[:name]")
-    if locations and (missing := next((source.missing for source in sources if source.missing), None)):
-        raise ValueError(missing)
-    kernels = [kernel for source in sources for kernel in source.contestants]
-    chosen = None if schemes == ["all"] else schemes
-    path = config.rootpath / KNOWN_FAILURES
-    known = made.read_known_failures(path, datetime.date.today()) if path.exists() else []
-    names = [kernel.name for kernel in kernels] if chosen is None else []
-    cases = made.make_cases(kernels, device=device, schemes=chosen, seed=options.seed)
-    if locations:
-        made.require_cases(cases, kernels, chosen)
+    options, found = RunOptions.read(config.option), _found(config, None if config.option.quantsuite_kernel else folder)
+    device, schemes = resolve_device(options.device), None if list(options.scheme) == ["all"] else options.scheme
+    if not found.sources:
+        raise ValueError("there are no contestants; give one with --kernel path.py[:name]")
+    if options.kernel and found.errors:
+        raise ValueError(str(found.errors[0]))
+    kernels = found.contestants
+    own = config.rootpath / KNOWN_FAILURES
+    known = made.read_known_failures(own, datetime.date.today()) if own.exists() else []
+    known += made.read_known_failures(SHIPPED_KNOWN_FAILURES, datetime.date.min)
+    names = [kernel.name for kernel in kernels] if schemes is None else []
+    cases = made.make_cases(kernels, device=device, schemes=schemes, seed=options.seed, case=IsolatedCase)
+    if options.kernel:
+        made.require_cases(cases, kernels, schemes)
     yield from made.parameters(cases, known, names)
-    for source in sources:
-        if source.missing is not None:
-            yield pytest.param(None, id=source.name, marks=pytest.mark.skip(reason=source.missing))
+    yield from found.others
 
 
 def _case(item: pytest.Item) -> CheckCase | None:
@@ -73,12 +140,14 @@ def _case(item: pytest.Item) -> CheckCase | None:
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
     report = yield
+    if report.when == "call" and call.excinfo is not None:
+        report.sections.extend(getattr(call.excinfo.value, "report_sections", ()))
     if report.when == "call" and (case := _case(item)) is not None:
-        report.user_properties.append((PROPERTY, msgspec.json.encode(_result(case, report)).decode()))
+        report.user_properties.append((PROPERTY, msgspec.json.encode(_result(case, report, call)).decode()))
     return report
 
 
-def _result(case: CheckCase, report: pytest.TestReport) -> PropertyResult:
+def _result(case: CheckCase, report: pytest.TestReport, call: pytest.CallInfo[None]) -> PropertyResult:
     from quantsuite.conformance.cases import CHECK_VERSION
     from quantsuite.session import describe_environment
 
@@ -88,8 +157,7 @@ def _result(case: CheckCase, report: pytest.TestReport) -> PropertyResult:
     elif case.not_run is not None:
         outcome, reason = case.not_run
     else:
-        crash = getattr(report.longrepr, "reprcrash", None)
-        failure = str(report.longrepr) if crash is None else crash.message.removeprefix(FAILURE)
+        failure = _failure(report, call)
         outcome = "known failure" if hasattr(report, "wasxfail") else "fails"
         reason = f"{report.wasxfail}: {failure}" if outcome == "known failure" else failure
     return PropertyResult(
@@ -106,3 +174,13 @@ def _result(case: CheckCase, report: pytest.TestReport) -> PropertyResult:
         seed=case.seed,
         environment=describe_environment(case.device, case.dtype_name),
     )
+
+
+def _failure(report: pytest.TestReport, call: pytest.CallInfo[None]) -> str:
+    """Why a check has no result: the message of a failed one or of a lost process, else the exception with its name."""
+    from quantsuite.checks import CheckFailure
+
+    if call.excinfo is not None and isinstance(call.excinfo.value, CheckFailure | pytest.fail.Exception):
+        return str(call.excinfo.value)
+    crash = getattr(report.longrepr, "reprcrash", None)
+    return str(report.longrepr) if crash is None else crash.message

@@ -1,0 +1,132 @@
+"""Contestants that are loaded and checked in a process of their own, and their cases."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from quantsuite.checks import Measured
+from quantsuite.conformance.cases import CheckCase
+from quantsuite.conformance.messages import CheckRequest, Declaration, LoadRequest, Request, add_section
+from quantsuite.conformance.process import ContestantProcess, NoAnswer, ProcessLost
+from quantsuite.contestant import ContestantError
+
+LOAD_ERRORS = (ContestantError, ProcessLost, NoAnswer)
+"""Why a source cannot be loaded, beside a library that is missing."""
+MOST_LOST = 3
+"""How often the process of a source may die or be ended before its remaining cases are given up."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class IsolatedContestant:
+    """What a contestant of another process says of itself; ``place`` is its number in its source."""
+
+    source: IsolatedSource
+    place: int
+    name: str
+    operation: str
+    schemes: list[str]
+    dtypes: list[str]
+
+
+class IsolatedSource:
+    """A file, module or entry point, in a process that is started when it is needed.
+
+    Args:
+        location: as :func:`quantsuite.contestant.load` takes it.
+        limit: seconds that loading, and each check, may take; 0 for no limit.
+    """
+
+    def __init__(self, location: str, *, limit: float) -> None:
+        self.location = location
+        self.name = Path(location).stem if location.endswith(".py") else location
+        self._limit = limit
+        self._launch = partial(ContestantProcess, path=tuple(sys.path), folder=os.getcwd())
+        self._process: ContestantProcess | None = None
+        self._lost = 0
+
+    def start(self) -> None:
+        """Start the process without waiting for it."""
+        if self._process is None:
+            self._process = self._launch()
+
+    def close(self) -> None:
+        """End the process, if there is one."""
+        if self._process is not None:
+            self._process.end()
+        self._process = None
+
+    def load(self) -> list[IsolatedContestant]:
+        """What the source declares.
+
+        Raises:
+            MissingLibraryError: if a library is not installed.
+            ContestantError: if it cannot be loaded.
+            ProcessLost: if loading it ends the process.
+            NoAnswer: if loading it takes longer than the limit.
+        """
+        return [
+            IsolatedContestant(
+                source=self, place=place, name=d.name, operation=d.operation, schemes=d.schemes, dtypes=d.dtypes
+            )
+            for place, d in enumerate(self._load())
+        ]
+
+    def check(self, request: CheckRequest, name: str) -> Measured:
+        """What a check measured; in a fresh process, if the last one was lost.
+
+        Raises:
+            ProcessLost: if the process dies, or died or was ended :data:`MOST_LOST` times before.
+            NoAnswer: if the check takes longer than the limit.
+            BaseException: what the check raised.
+        """
+        __tracebackhide__ = True
+        if self._lost >= MOST_LOST:
+            raise ProcessLost(f"{name}: not run, {self.name} has lost its process {self._lost} times", pytrace=False)
+        if self._process is None:
+            self._load()
+        return self._ask(request, name)
+
+    def _load(self) -> list[Declaration]:
+        __tracebackhide__ = True
+        self.start()
+        try:
+            return self._ask(LoadRequest(location=self.location), self.location)
+        except BaseException:
+            self.close()
+            raise
+
+    def _ask(self, request: Request, name: str) -> Any:
+        __tracebackhide__ = True
+        process = self._process
+        assert process is not None
+        try:
+            return process.ask(request, name=name, limit=self._limit).unwrap()
+        except BaseException as error:
+            if process.ended:
+                self._lost, self._process = self._lost + 1, None
+            add_section(error, f"output of {self.name}", process.output.decode(errors="replace"))
+            raise
+
+
+@dataclass(kw_only=True)
+class IsolatedCase(CheckCase):
+    """One check of a contestant in its own process."""
+
+    contestant: IsolatedContestant
+
+    def run(self) -> Measured:
+        __tracebackhide__ = True
+        request = CheckRequest(
+            place=self.contestant.place,
+            scheme=str(self.subject),
+            property=self.property,
+            device=self.device,
+            dtype=self.dtype_name,
+            seed=self.seed,
+        )
+        return self.contestant.source.check(request, self.contestant.name)
