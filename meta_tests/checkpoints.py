@@ -12,10 +12,13 @@ from transformers import (
     Gemma2Config,
     GraniteConfig,
     LlamaConfig,
+    MixtralConfig,
     PreTrainedConfig,
     PreTrainedModel,
     Qwen2Config,
+    Qwen2MoeConfig,
     Qwen3Config,
+    Qwen3MoeConfig,
 )
 
 from quantsuite.tiny import embedded_folder
@@ -53,6 +56,15 @@ PECULIAR: dict[str, PreTrainedConfig] = {
 }
 """Models that change the logits after the head, or that see only the last tokens."""
 
+_EXPERTS = {"num_experts": 8, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
+
+MIXTURES: dict[str, PreTrainedConfig] = {
+    "qwen3-moe": Qwen3MoeConfig(**_SHAPE, **_EXPERTS),
+    "qwen2-moe": Qwen2MoeConfig(**_SHAPE, **_EXPERTS, shared_expert_intermediate_size=32),
+    "mixtral": MixtralConfig(**_SHAPE, num_local_experts=4, num_experts_per_tok=2),
+}
+"""Mixtures of experts, the second with a shared expert beside them."""
+
 
 def build_model(config: PreTrainedConfig, seed: int = 0) -> PreTrainedModel:
     """A model with random float32 weights: matrices keep a vector's length, logits spread over some units."""
@@ -63,7 +75,7 @@ def build_model(config: PreTrainedConfig, seed: int = 0) -> PreTrainedModel:
         if parameter.ndim == 1:
             parameter.data = 0.2 * noise + (1.0 if "norm" in name else 0.0)
         else:
-            parameter.data = noise * (2.0 / math.sqrt(parameter.shape[1]))
+            parameter.data = noise * (2.0 / math.sqrt(parameter.shape[-1]))
     model.tie_weights()
     return model.eval().requires_grad_(False)
 

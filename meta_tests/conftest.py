@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from transformers import PreTrainedModel
 
-from meta_tests.checkpoints import PECULIAR, PLAIN, build_model, save_checkpoint
+from meta_tests.checkpoints import MIXTURES, PECULIAR, PLAIN, build_model, save_checkpoint
 from meta_tests.wheels import build_wheel, install
 
 
@@ -27,10 +27,10 @@ def damageable(pristine_folder: Path, tmp_path: Path) -> Path:
     return shutil.copytree(pristine_folder, tmp_path / "checkpoint")
 
 
-@pytest.fixture(scope="session", params=[*PLAIN, *PECULIAR])
+@pytest.fixture(scope="session", params=[*PLAIN, *PECULIAR, *MIXTURES])
 def model(request: pytest.FixtureRequest) -> PreTrainedModel:
     """A random float32 model, one architecture after the other."""
-    return build_model((PLAIN | PECULIAR)[request.param])
+    return build_model((PLAIN | PECULIAR | MIXTURES)[request.param])
 
 
 @pytest.fixture(scope="session")

@@ -230,7 +230,7 @@ BAD: dict[str, tuple[Prepare, str]] = {
     "output-folder": (folder_named("there", *SMALL, "--output"), "there is a directory; name a run file"),
     "output-below-a-file": (
         lambda folder: [*SMALL, "--output", written("file", "")(folder) + "/run.json"],
-        "Not a directory; choose another place with --output",
+        "cannot write file/run.json: File exists; choose another place with --output",
     ),
     "output-nowhere": (given(*SMALL, "--output", "/proc/none/run.json"), "cannot write /proc/none/run.json"),
     "output-truncated": (output(run_file(TEXT)[:-40]), "--fresh"),

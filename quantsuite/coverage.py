@@ -187,8 +187,8 @@ def unquantized(model: nn.Module, include_head: bool = False) -> dict[str, float
         share = parameter.numel() / total
         if kind is None:
             raise UnsupportedError(
-                f"{name} {list(parameter.shape)}, {share:.2%} of the parameters, is of no linear layer, embedding, norm "
-                "or router, and would stay unquantized; --scheme bf16 measures such a model unquantized"
+                f"{name} {list(parameter.shape)}, {share:.2%} of the parameters, is of no linear layer, embedding, "
+                "norm or router, and would stay unquantized; --scheme bf16 measures such a model unquantized"
             )
         shares[kind] = shares.get(kind, 0.0) + share
     return shares

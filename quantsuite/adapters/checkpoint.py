@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -172,6 +173,19 @@ def check_folder(folder: Path) -> None:
             raise CheckpointError(
                 f"{path} is truncated or damaged ({path.stat().st_size:,} bytes: {error}); download or copy it again"
             ) from error
+
+
+def differ(folder: Path, name: str, other: str) -> bool:
+    """Whether a checkpoint holds both of two tensors, and not the same bits in them."""
+    found = []
+    for shard in shard_names(folder):
+        with safe_open(folder / shard, framework="pt") as tensors:
+            found += [tensors.get_tensor(each) for each in {name, other} & set(tensors.keys())]
+    if len(found) < 2:
+        return False
+    first, second = found
+    same_kind = first.dtype == second.dtype and first.shape == second.shape
+    return not (same_kind and torch.equal(first.view(torch.uint8), second.view(torch.uint8)))
 
 
 @contextmanager

@@ -22,7 +22,7 @@ from quantsuite.adapters.checkpoint import (
 )
 from quantsuite.tiny import EMBEDDED, embedded_folder
 
-TIMEOUT = 4.0
+TIMEOUT = 3.0
 """Seconds in which the hub must answer, once; retries would only delay the way out."""
 
 

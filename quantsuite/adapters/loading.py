@@ -13,7 +13,15 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
 from quantsuite.adapters.causality import is_causal
-from quantsuite.adapters.checkpoint import CheckpointError, check_code, check_folder, data_view, one_line, read_config
+from quantsuite.adapters.checkpoint import (
+    CheckpointError,
+    check_code,
+    check_folder,
+    data_view,
+    differ,
+    one_line,
+    read_config,
+)
 from quantsuite.adapters.hub import offline, resolve_folder
 from quantsuite.adapters.quiet import quiet
 from quantsuite.tiny.outliers import inject_outliers
@@ -79,11 +87,11 @@ def _read(folder: Path, dtype: torch.dtype) -> tuple[PreTrainedModel, dict[str, 
     return model, loading, tokenizer
 
 
-def _check_tensors(name: str, model: PreTrainedModel, loading: dict[str, Any]) -> None:
+def _check_tensors(name: str, folder: Path, model: PreTrainedModel, loading: dict[str, Any]) -> None:
     """Check that the model took all tensors of the checkpoint, and lacked none.
 
-    What transformers declares as ignorable is not in its account, nor is a twin of a tied tensor: one
-    that is equal is taken, one that differs is left untied, against the configuration.
+    What transformers declares as ignorable is not in its account, nor is a twin of a tied tensor, which
+    transformers unties if the two differ in the dtype that they are loaded in.
     """
     if missing := sorted(loading["missing_keys"]):
         raise CheckpointError(f"{name}: the checkpoint lacks {len(missing)} tensors, first {missing[0]}")
@@ -97,12 +105,12 @@ def _check_tensors(name: str, model: PreTrainedModel, loading: dict[str, Any]) -
             f"{name}: the checkpoint has {len(unexpected)} tensors that a {type(model).__name__} does not take, first "
             f"{unexpected[0]}; its config.json is of another model, or the weights are of a larger one"
         )
-    declared = model.get_expanded_tied_weights_keys(all_submodels=True)
-    if untied := sorted(declared.keys() - model.all_tied_weights_keys.keys()):
-        raise CheckpointError(
-            f"{name}: {untied[0]} differs from {declared[untied[0]]}, with which config.json ties it; "
-            "remove the wrong one, or set tie_word_embeddings to false"
-        )
+    for twin, source in sorted(model.get_expanded_tied_weights_keys(all_submodels=True).items()):
+        if twin not in model.all_tied_weights_keys or differ(folder, twin, source):
+            raise CheckpointError(
+                f"{name}: {twin} differs from {source}, with which config.json ties it; "
+                "remove the wrong one, or set tie_word_embeddings to false"
+            )
 
 
 def _check_causal(name: str, model: PreTrainedModel) -> None:
@@ -145,7 +153,7 @@ def load_model(name: str, *, device: str = "cpu", dtype: str = "bf16") -> Loaded
         ) from error
     if not tokenizer("A")["input_ids"]:  # What transformers makes of a folder without tokenizer files.
         raise CheckpointError(f"{name} has no tokenizer, or an empty one; copy tokenizer.json to the checkpoint")
-    _check_tensors(name, model, loading)
+    _check_tensors(name, folder, model, loading)
     if name == "tiny-outliers":
         inject_outliers(model)
     model = model.to(device).eval().requires_grad_(False)
