@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import io
 import json
 import shutil
 from collections.abc import Callable
-from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +16,8 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer, BertConfig, BertForMaskedLM
 
 from meta_tests.checkpoints import CONTEXT, PLAIN, VOCABULARY, save_checkpoint
+from meta_tests.command import quantsuite
 from meta_tests.factories import DIRECT, PERPLEXITY, choices, perplexities, record
-from quantsuite.__main__ import main
 from quantsuite.records import Record
 from quantsuite.tiny import embedded_folder
 
@@ -33,18 +31,6 @@ SMALL = ["--limit", "4", "--scheme", "bf16", "--task", "world/document"]
 @pytest.fixture(scope="session")
 def plain_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_checkpoint(tmp_path_factory.mktemp("plain") / "checkpoint", PLAIN["qwen3-untied"])
-
-
-def outcome(*arguments: str) -> tuple[int, str]:
-    """Exit status and output of ``python -m quantsuite``, in this process."""
-    output = io.StringIO()
-    with redirect_stdout(output), redirect_stderr(output):
-        own = ["-s", "-p", "no:cacheprovider", "-p", "no:xdist"] if arguments[0] == "run" else []
-        try:
-            status = main([*arguments, *own])
-        except SystemExit as error:
-            status = int(error.code or 0)
-    return int(status), output.getvalue()
 
 
 def checkpoint(folder: Path, change: Callable[[Path], None]) -> Arguments:
@@ -265,8 +251,9 @@ def test_bad_input_ends_the_run_in_one_line_before_anything_is_measured(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "plain").symlink_to(plain_folder)
     prepare, line = BAD[name]
-    status, shown = outcome("run", *prepare(tmp_path))
-    assert status == pytest.ExitCode.USAGE_ERROR, shown
+    result = quantsuite("run", "-p", "no:xdist", *prepare(tmp_path))
+    shown = result.shown
+    assert result.status == pytest.ExitCode.USAGE_ERROR, shown
     assert [found for found in shown.splitlines() if line in found][1:] == [], shown
     assert line in shown and "Traceback" not in shown, shown
     assert len(shown.splitlines()) <= 20, shown
