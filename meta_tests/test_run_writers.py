@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 import subprocess
 import sys
 import time
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from meta_tests.run_writer import written_record
+from quantsuite.collector import NUMERICS_INTERVAL
 from quantsuite.merging import with_records
 from quantsuite.reading import read_run
 from quantsuite.records import Record
@@ -144,3 +146,55 @@ def test_a_disk_that_fills_up_leaves_the_last_whole_file(repetitions: int, small
         path.unlink()
         refused += len(expected) > 0
     assert refused == repetitions
+
+
+SLOW_PROJECT = """
+import time, pytest
+from quantsuite.records import ErrorPoint
+
+@pytest.mark.parametrize("x", range(10_000))
+def test(x, record_error):
+    record_error(ErrorPoint(study="k", quantity="e", series="s", scheme="s", x=x, shape=[], measured=0.1,
+                            predicted=None, seed=0))
+    with open("done", "a") as done:
+        print(time.time(), file=done)
+    time.sleep(0.01)
+"""
+
+
+def stopped_after(seconds: float, ending: signal.Signals, folder: Path) -> tuple[int, list[float]]:
+    """Stop a run that measures all the time; how many results its file holds, and when each was measured."""
+    (folder / "test_slow.py").write_text(SLOW_PROJECT)
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "quantsuite.plugin",
+        "-p",
+        "no:cacheprovider",
+        "test_slow.py",
+    ]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.DEVNULL)
+    done = folder / "done"
+    while not done.exists():
+        time.sleep(0.05)
+    time.sleep(seconds)
+    process.send_signal(ending)
+    process.wait()
+    written = read_run(folder / "reports" / "numerics.json").errors
+    assert [point.x for point in written] == list(range(len(written)))
+    return len(written), [float(line) for line in done.read_text().splitlines()]
+
+
+def test_an_interrupted_run_of_numerics_has_written_all_results(tmp_path: Path) -> None:
+    written, times = stopped_after(1.5, signal.SIGINT, tmp_path)
+    assert len(times) - 1 <= written <= len(times)
+
+
+def test_a_killed_run_of_numerics_loses_about_a_second_of_results(tmp_path: Path) -> None:
+    written, times = stopped_after(2.5, signal.SIGKILL, tmp_path)
+    assert written > 1
+    assert times[-1] - times[written - 1] <= NUMERICS_INTERVAL + 0.5
