@@ -31,7 +31,9 @@ def of(scheme: str, *, model: str = "tiny", dtype: str = "bf16", weights: str = 
 
 
 def skipped(scheme: str, model: str) -> Record:
-    return record(DIRECT, scheme, "real", model=model, outcome="skipped", reason="no dataset")
+    """A cell that ended before its model was loaded, so that its weights are not known."""
+    made = record(DIRECT, scheme, "real", model=model, outcome="skipped", reason="no dataset")
+    return msgspec.structs.replace(made, subject=msgspec.structs.replace(made.subject, model_sha256=""))
 
 
 def add(file: RunFile, *own: Record) -> None:
@@ -136,6 +138,20 @@ def test_a_lock_that_another_holds_too_long_is_told(tmp_path: Path, monkeypatch:
     with locked(path), pytest.raises(RecordError, match=r"another run has held .*\.run\.json\.lock for 0\.01 s; end"):
         add(RunFile(path), of("int8-row"))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_lock_that_its_former_holder_removed_is_taken_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between a waiter's opening the file and its locking it, the holder removes it and lets go."""
+    path, lock, grant = tmp_path / "run.json", tmp_path / ".run.json.lock", locking.lock_descriptor
+
+    def late(descriptor: int, *, blocking: bool) -> bool:
+        monkeypatch.setattr(locking, "lock_descriptor", grant)
+        lock.unlink()
+        return grant(descriptor, blocking=blocking)
+
+    monkeypatch.setattr(locking, "lock_descriptor", late)
+    with locked(path), pytest.raises(TimeoutError), locked(path, timeout=0.01):
+        pytest.fail("two hold the lock")
 
 
 def test_a_file_that_was_edited_between_two_writes_is_read_again(tmp_path: Path) -> None:
