@@ -1,0 +1,254 @@
+"""Reading run files: numbers are recomputed, and what is refused is named with the right way out."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from meta_tests import factories
+from meta_tests.factories import DIRECT, DRIFT, PERPLEXITY, record
+from quantsuite.__main__ import main
+from quantsuite.items import Choices, Divergences, Items, Perplexities
+from quantsuite.reading import Purpose, read_run
+from quantsuite.records import ErrorPoint, PropertyResult, RecordError
+from quantsuite.runfile import write_run
+
+BASELINE = Path(__file__).parent.parent / "reports" / "baselines" / "tiny.json"
+TEXT = factories.perplexities(40)
+LETTERS = Choices(
+    group=["a"] * 4,
+    answer=[0, 1, 2, 3],
+    predicted=[0, 1, 2, -1],
+    log_likelihoods=[[-1.0, -2.0, -3.0, -1.0]] * 4,
+)
+MEASURED = {
+    "perplexity": record(PERPLEXITY, items=TEXT, details=TEXT.details(9_000)),
+    "accuracy": record(DIRECT, items=LETTERS),
+    "drift": record(DRIFT, "int8-row", "real", items=factories.divergences(50)),
+}
+NUMBERS = [(kind, name) for kind, each in MEASURED.items() for name in ("value", *each.details)]
+
+
+def edited_file(path: Path, kind: str, edit: Callable[[dict[str, Any]], object]) -> Path:
+    """A run file of one record, changed as one would with an editor."""
+    write_run(path, [MEASURED[kind]])
+    content = json.loads(path.read_text())
+    edit(content["records"][0])
+    path.write_text(json.dumps(content))
+    return path
+
+
+def change_number(name: str, by: float = 1e-9) -> Callable[[dict[str, Any]], None]:
+    def edit(fields: dict[str, Any]) -> None:
+        part = fields if name == "value" else fields["details"]
+        part[name] = part[name] * (1 + by) + (by if part[name] == 0 else 0)
+
+    return edit
+
+
+def refusal(path: Path, purpose: Purpose = "report") -> str:
+    with pytest.raises(RecordError) as caught:
+        read_run(path, purpose=purpose)
+    message = str(caught.value)
+    assert str(path) in message and "\n" not in message
+    return message
+
+
+@pytest.mark.parametrize(("kind", "name"), NUMBERS)
+def test_a_number_that_its_items_do_not_give_is_refused(kind: str, name: str, tmp_path: Path) -> None:
+    path = edited_file(tmp_path / "run.json", kind, change_number(name))
+    given = json.loads(path.read_text())["records"][0]
+    number = given["value"] if name == "value" else given["details"][name]
+    message = refusal(path)
+    named = "bits_per_byte" if name == "bytes" else name
+    assert f"tiny {MEASURED[kind].metric.name} {MEASURED[kind].subject.label}: {named} is " in message
+    assert "its items give" in message
+    assert repr(number) in message or name == "bytes"
+
+
+@pytest.mark.parametrize("name", ["bits_per_byte", "byte_perplexity", "floor_bits_per_byte"])
+def test_bits_per_byte_are_verified_without_the_text_s_bytes_too(name: str, tmp_path: Path) -> None:
+    path = edited_file(tmp_path / "run.json", "perplexity", lambda fields: fields["details"].pop("bytes"))
+    read_run(path)
+    content = json.loads(path.read_text())
+    change_number(name, 1e-6)(content["records"][0])
+    path.write_text(json.dumps(content))
+    assert "per" in refusal(path)
+
+
+@pytest.mark.parametrize("kind", MEASURED)
+def test_numbers_that_differ_by_another_platform_s_last_digit_are_read(kind: str, tmp_path: Path) -> None:
+    read_run(edited_file(tmp_path / "run.json", kind, change_number("value", 2**-52)))
+
+
+def test_the_reviewed_baseline_is_read_and_its_numbers_are_those_of_its_items() -> None:
+    assert len(read_run(BASELINE, purpose="baseline").records) == 75
+
+
+@pytest.mark.parametrize("command", [["report"], ["gate", "--baseline", "bf16"]], ids=["report", "gate"])
+def test_an_edited_number_ends_a_command_with_one_line(
+    command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = edited_file(tmp_path / "run.json", "accuracy", change_number("value"))
+    assert main([command[0], str(path), *command[1:]]) == 2
+    assert capsys.readouterr().err == f"{refusal(path)}\n"
+
+
+WITH_FRESH = "move it away, or repeat the command with --fresh"
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (b"", "it is empty"),
+        (b" \n", "it is empty"),
+        (b'{"schema_version": 1, "reco', "it is truncated after 27 bytes"),
+        (b"\x89PNG\r\n\0\0", "binary data, with a zero at byte 6"),
+        (b'{"schema_version": 1, "\xff": 2}', "not UTF-8 at byte 23"),
+        (b"hello", "JSON is malformed"),
+        (b"[]", "Expected `object`, got `array`"),
+        (b"{}", "Object missing required field `schema_version`"),
+        (
+            b'{"schema_version": 1, "records": [{"value": 3}]}',
+            "Object missing required field `test` - at `$.records[0]`",
+        ),
+        (b'{"schema_version": 1, "records": 3}', "Expected `array`, got `int` - at `$.records`"),
+        (b'{"schema_version": 1, "records": [NaN]}', "NaN is no number of JSON (byte 34)"),
+        (b'{"schema_version": 1, "records": [1, Infinity]}', "Infinity is no number of JSON (byte 37)"),
+        (b'{"schema_version": 1, "records": [-Infinity]}', "-Infinity is no number of JSON (byte 3"),
+    ],
+)
+def test_what_is_no_run_file_is_refused_with_its_first_problem(content: bytes, problem: str, tmp_path: Path) -> None:
+    path = tmp_path / "run.json"
+    path.write_bytes(content)
+    for purpose, way_out in (("output", WITH_FRESH), ("baseline", "restore it from version control")):
+        message = refusal(path, purpose)
+        assert message.startswith(f"{path} is not a run file: {problem}") and message.endswith(f"; {way_out}")
+
+
+@pytest.mark.parametrize("purpose", ["report", "baseline"])
+@pytest.mark.parametrize("content", [b"", b"{", b"\0", b'{"schema_version": 0}', b'{"schema_version": 2}', None])
+def test_only_a_run_s_own_output_is_to_be_measured_afresh(
+    purpose: Purpose, content: bytes | None, tmp_path: Path
+) -> None:
+    if content is not None:
+        (tmp_path / "run.json").write_bytes(content)
+    assert "--fresh" not in refusal(tmp_path / "run.json", purpose)
+
+
+@pytest.mark.parametrize(
+    ("version", "purpose", "way_out"),
+    [
+        (2, "output", "upgrade quantsuite"),
+        (2, "baseline", "upgrade quantsuite"),
+        (0, "report", "run it again"),
+        (0, "output", "move it away, or run it again with --fresh"),
+        (0, "baseline", "run it again and review it"),
+    ],
+)
+def test_another_schema_version_says_which_side_is_old(
+    version: int, purpose: Purpose, way_out: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "run.json"
+    path.write_text(json.dumps({"schema_version": version, "new": 1}))
+    assert refusal(path, purpose) == f"{path} has schema version {version}, this quantsuite reads 1; {way_out}"
+
+
+def test_a_folder_a_pipe_and_nothing_are_no_run_files(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    assert refusal(tmp_path) == f"{tmp_path} is a directory; name a run file"
+    assert "no regular file" in refusal(tmp_path / "pipe")
+    assert "copy a reviewed run file" in refusal(tmp_path / "nothing", "baseline")
+
+
+def test_a_cell_that_stands_twice_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "run.json"
+    again = msgspec.structs.replace(MEASURED["accuracy"], seconds=9.0)
+    write_run(path, [MEASURED["accuracy"], again])
+    assert "tiny world-mmlu/direct bf16 stands in it twice" in refusal(path)
+
+
+def changed(items: Items, **fields: object) -> Items:
+    return msgspec.structs.replace(items, **fields)
+
+
+DRIFTED = factories.divergences(3)
+SHORT = Perplexities(nats=[1.0, 2.0], tokens=[3, 4], units=[3, 4])
+
+
+@pytest.mark.parametrize(
+    ("items", "fields", "message"),
+    [
+        (SHORT, {"nats": [1.0]}, "tokens has 2 items, nats has 1"),
+        (SHORT, {"floor_nats": [1.0]}, "floor_nats has 1 items, nats has 2"),
+        (SHORT, {"nats": [], "tokens": [], "units": []}, "nats is empty"),
+        (SHORT, {"nats": [1.0, float("nan")]}, "nats holds nan"),
+        (SHORT, {"nats": [1.0, float("inf")]}, "nats holds inf"),
+        (SHORT, {"nats": [1.0, -0.001]}, "nats holds -0.001, less than"),
+        (SHORT, {"tokens": [3, -1]}, "tokens holds -1, less than 0"),
+        (SHORT, {"units": [0, 0]}, "units sum to 0"),
+        (SHORT, {"floor_nats": [1.0, -1.0]}, "floor_nats holds -1.0, less than 0"),
+        (LETTERS, {"group": ["a"]}, "group has 1 items, answer has 4"),
+        (LETTERS, {"answer": [0, 1, 2, 4]}, "answer holds 4, more than 3"),
+        (LETTERS, {"answer": [0, 1, 2, -1]}, "answer holds -1, less than 0"),
+        (LETTERS, {"predicted": [0, 1, 2, -2]}, "predicted holds -2, less than -1"),
+        (LETTERS, {"log_likelihoods": None, "predicted": [0, 1, 2, 4]}, "predicted holds 4, more than 3"),
+        (LETTERS, {"log_likelihoods": [[-1.0, -2.0]] * 4}, "answer holds 3, more than 1"),
+        (LETTERS, {"log_likelihoods": [[-1.0, -2.0]] * 3 + [[-1.0] * 4]}, "not the same number of choices"),
+        (LETTERS, {"log_likelihoods": [[float("nan")] * 4] * 4}, "log_likelihoods holds nan"),
+        (DRIFTED, {"kl": [0.1]}, "same_top has 3 items, kl has 1"),
+        (DRIFTED, {"kl": [0.1, 0.1, -0.1]}, "kl holds -0.1, less than"),
+        (DRIFTED, {"delta_p": [0.0, 0.0, 1.1]}, "delta_p holds 1.1, more than 1"),
+        (DRIFTED, {"delta_p": [0.0, 0.0, -1.1]}, "delta_p holds -1.1, less than -1"),
+    ],
+)
+def test_items_that_cannot_be_are_refused(items: Items, fields: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        changed(items, **fields)
+
+
+def test_items_within_rounding_of_their_limits_are_kept() -> None:
+    assert changed(SHORT, nats=[1.0, -1e-7]) and changed(DRIFTED, kl=[0.0, 0.0, -1e-9], delta_p=[1.0, -1.0, 1 + 1e-7])
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"items": None, "value": None}, "a record that passed has no items"),
+        ({"value": None}, "has items but not the other"),
+        ({"items": None, "outcome": "failed"}, "has a value but not the other"),
+        ({"dataset": factories.dataset(5)}, "has 4 items, its dataset 5"),
+        ({"details": {"ties": float("nan")}}, "details holds nan"),
+    ],
+)
+def test_a_record_that_contradicts_itself_is_refused(fields: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        msgspec.structs.replace(MEASURED["accuracy"], **fields)
+
+
+def test_a_perplexity_beyond_float64_is_an_error_and_not_infinite() -> None:
+    with pytest.raises(ValueError, match="a mean of 1000 nats has no perplexity"):
+        _ = Perplexities(nats=[1000.0], tokens=[1], units=[1]).value
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_results_that_json_has_no_number_for_are_refused(number: float) -> None:
+    with pytest.raises(ValueError, match="which is no finite number"):
+        ErrorPoint(
+            study="k", quantity="e", series="s", scheme="s", x=1, shape=[], measured=number, predicted=None, seed=0
+        )
+    result = {"test": "t", "contestant": "c", "operation": "o", "scheme": "s", "property": "p", "outcome": "exact"}
+    with pytest.raises(ValueError, match="which is no finite number"):
+        PropertyResult(**result, factor=number, environment=factories.environment())
+
+
+def test_drift_has_more_items_than_its_dataset() -> None:
+    drifted = MEASURED["drift"]
+    assert isinstance(drifted.items, Divergences)
+    assert msgspec.structs.replace(drifted, dataset=factories.dataset(2)).measured
