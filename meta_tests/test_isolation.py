@@ -300,21 +300,18 @@ def test_a_kernel_that_is_named_and_cannot_be_loaded_is_a_usage_error(
 
 
 def test_workers_check_contestants_too(tmp_path: Path) -> None:
-    project(tmp_path, {"good": FILES["good"], "ending": FILES["ending"]})
+    project(tmp_path, {"ending": FILES["ending"]})
     result = run(tmp_path, "-n", "2")
     assert result.returncode == pytest.ExitCode.TESTS_FAILED
     results = read_run(tmp_path / "reports" / "numerics.json").properties
     lost = {found.reason for found in results if found.outcome == "fails"}
-    assert len(results) == 6 and lost == {LOST["faults"], LOST["leaves"]}
+    assert len(results) == 4 and lost == {LOST["faults"], LOST["leaves"]}
 
 
-BUSY = {"in Python": "while True:\n        pass", "holding the GIL": "ctypes.PyDLL(None).sleep(600)"}
-
-
-@pytest.mark.parametrize("how", BUSY)
-def test_a_check_ends_with_a_run_that_was_killed(how: str, tmp_path: Path) -> None:
-    body = f"def busy(x):\n    open('busy', 'w')\n    if os.fork() == 0:\n        time.sleep(600)\n    {BUSY[how]}\n"
-    project(tmp_path, {"busy": f'{KERNEL}\n{body}\nCONTESTANTS = [Kernel("busy", busy)]\n'})
+def test_a_check_that_holds_the_interpreter_ends_with_a_run_that_was_killed(tmp_path: Path) -> None:
+    hold = "open('busy', 'w'); os.fork() or time.sleep(600); ctypes.PyDLL(None).sleep(600)"
+    busy = f"def busy(x):\n    {hold}\n\n\nCONTESTANTS = [Kernel('busy', busy)]\n"
+    project(tmp_path, {"busy": KERNEL + busy})
     process = subprocess.Popen(command(), cwd=tmp_path, env=environment(), stdout=subprocess.DEVNULL)
     assert wait_for((tmp_path / "busy").exists, 60) and len(running_in(tmp_path)) >= 2
     process.send_signal(signal.SIGKILL)
@@ -382,14 +379,14 @@ def outcome(case: CheckCase) -> object:
 
 
 def test_results_of_another_process_are_those_of_this_one() -> None:
-    location, schemes = str(ROOT / "kernels" / "ours.py"), ["nf4-g64", "int4-g32-asym", "int8-row:int8-token"]
+    location, schemes = str(ROOT / "kernels" / "ours.py"), ["nf4-g64", "int8-row:int8-token"]
     source = IsolatedSource(location, limit=0)
     there = make_cases(source.load(), schemes=schemes, case=IsolatedCase)
     here = make_cases(load(location).contestants, schemes=schemes)
     assert [str(case) for case in there] == [str(case) for case in here]
-    found = [outcome(case) for case in there[::7]]
+    found = [outcome(case) for case in there[::9]]
     source.close()
-    assert found == [outcome(case) for case in here[::7]]
+    assert found == [outcome(case) for case in here[::9]]
     assert {type(each) for each in found} == {Measured, tuple}
 
 
