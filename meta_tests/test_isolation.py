@@ -347,7 +347,7 @@ def test_a_source_that_loses_its_process_again_and_again_is_given_up(source: Iso
 @pytest.mark.parametrize("source", ["os.fork()"], indirect=True)
 def test_a_fork_of_a_contestant_answers_nothing(source: IsolatedSource) -> None:
     zeros, repeatable = cases(source, "zeros_stay_zero", "repeatable")
-    with pytest.raises(CheckFailure, match="mine.quantize returned None"):
+    with pytest.raises(CheckFailure, match=r"mine\.quantize returned None"):
         zeros()
     assert repeatable().tightness == 0
 
