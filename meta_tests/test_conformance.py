@@ -182,6 +182,28 @@ def test_what_cannot_be_loaded_says_what_can(
     sys.modules.pop("mypackage", None)
 
 
+@pytest.mark.parametrize(
+    ("attribute", "message"),
+    [
+        ("name = 3", "name is 3, expected a string"),
+        ("name = ''", "name is '', expected a string"),
+        ("schemes = 'int8-row'", "schemes of mine is 'int8-row', expected a list of strings"),
+        ("schemes = None", "schemes of mine is None, expected a list of strings"),
+        ("schemes = ('int9-row',)", "mine claims 'int9-row': unknown"),
+        ("schemes = ('int8-row', 8)", "schemes of mine is ('int8-row', 8), expected a list of strings"),
+        ("dtypes = ('float31',)", "mine has dtype 'float31'; use names such as 'bfloat16'"),
+        ("dtypes = ('int8',)", "mine has dtype 'int8'; use names such as 'bfloat16'"),
+        ("claims = 24", "claims of mine is 24, expected a Claims"),
+        ("operation = ['quantize']", "unknown operation ['quantize']; use quantize or linear"),
+    ],
+)
+def test_what_a_contestant_declares_wrongly_is_named(attribute: str, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text(f"{KERNEL.replace('ROUND', NEAREST)}\nKernel.{attribute}\nCONTESTANTS = [kernel]\n")
+    with pytest.raises(ContestantError, match=re.escape(f"{path}: {message}")):
+        load(str(path))
+
+
 def test_a_missing_library_is_named_with_the_line_that_installs_it(tmp_path: Path) -> None:
     path = tmp_path / "theirs.py"
     path.write_text("from quantsuite.contestant import require\nrequire('not_there', extra='theirs')\n")
@@ -207,7 +229,7 @@ def test_a_kernel_that_was_asked_for_and_cannot_run_fails_the_run(
     (tmp_path / "mine.py").write_text(content)
     result = run(tmp_path, installed, *CONFORMANCE, "mine.py")
     assert result.returncode != pytest.ExitCode.OK
-    assert message in result.stdout
+    assert message in result.stdout + result.stderr
 
 
 def test_schemes_are_chosen_by_any_of_their_names() -> None:

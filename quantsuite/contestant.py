@@ -166,7 +166,7 @@ def validate(contestant: Any, where: str) -> Any:
     """
     absent = [name for name in ("name", "operation", "schemes") if not hasattr(contestant, name)]
     if not absent:
-        if contestant.operation not in _REQUIRED:
+        if contestant.operation not in list(_REQUIRED):  # it may be of any type, one without a hash too
             raise ContestantError(f"{where}: unknown operation {contestant.operation!r}; use quantize or linear")
         absent = [name for name in _REQUIRED[contestant.operation] if not callable(getattr(contestant, name, None))]
     if absent:

@@ -93,10 +93,10 @@ class ContestantProcess:
         self.output = b""
         try:
             if not self._started:
-                self._line(name, START)  # its own imports count towards no limit
+                self._line(name, START, "its start")  # whose imports are not the contestant's
                 self._started = True
             self._send(request)
-            return msgspec.json.decode(self._line(name, limit), type=Answer)
+            return msgspec.json.decode(self._line(name, limit, "--check-timeout"), type=Answer)
         except msgspec.MsgspecError as error:
             self.end()
             raise ProcessLost(f"{name}: its process sent what is no answer; it was ended", pytrace=False) from error
@@ -108,16 +108,14 @@ class ContestantProcess:
         with suppress(BrokenPipeError, ConnectionResetError):  # of one that has ended reading shows how
             self._connection.sendall(msgspec.json.encode(request) + b"\n")
 
-    def _line(self, name: str, limit: float) -> bytes:
+    def _line(self, name: str, limit: float, whose: str) -> bytes:
         __tracebackhide__ = True
         deadline = time.monotonic() + limit if limit else math.inf
         while b"\n" not in self._received and len(self._received) < LONGEST_ANSWER:
             ended = self._process.poll() is not None
             left = deadline - time.monotonic()
             if left <= 0:
-                raise NoAnswer(
-                    f"{name}: no answer within {limit:g} s (--check-timeout); the process was ended", pytrace=False
-                )
+                raise NoAnswer(f"{name}: no answer within {limit:g} s ({whose}); the process was ended", pytrace=False)
             ready = self._selector.select(0 if ended else min(POLL, left))
             for key, _ in ready:
                 key.data()

@@ -1,0 +1,404 @@
+"""Contestants that end, block or misuse their process cost their own cells and nothing else."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from quantsuite.checks import CheckFailure, Measured, NotApplicable, NotSupported
+from quantsuite.conformance.cases import CheckCase, make_cases
+from quantsuite.conformance.isolated import MOST_LOST, IsolatedCase, IsolatedSource
+from quantsuite.conformance.plugin import _seconds
+from quantsuite.conformance.process import KEPT_OUTPUT, NoAnswer, ProcessLost
+from quantsuite.contestant import load
+from quantsuite.records import PropertyResult, read_run
+
+ROOT = Path(__file__).parent.parent
+LIMIT = 2
+
+KERNEL = """
+import contextlib, ctypes, os, signal, sys, time
+
+import torch
+
+
+class Odd(RuntimeError):
+    pass
+
+
+def write_forever():
+    write, line = ctypes.CDLL(None).write, b"x" * 999 + b"\\n"
+    while True:
+        write(1, line, len(line))
+
+
+def forge():
+    for descriptor in range(3, 100):
+        with contextlib.suppress(OSError):
+            os.write(descriptor, b"{}\\n")
+
+
+class Kernel:
+    operation, schemes = "quantize", ("int8-row",)
+
+    def __init__(self, name, on_zeros):
+        self.name, self.on_zeros = name, on_zeros
+
+    def quantize(self, x, operand):
+        if not x.any():
+            found = self.on_zeros(x)
+            if found is not x:
+                return found
+        scale = (x.abs().amax(-1, keepdim=True) / 127).clamp(min=2.0**-126)
+        return (x / scale).round().clamp(-127, 127) * scale
+"""
+
+RAISING = """
+def right(x):
+    return x
+
+
+def fork_and_go_on(x):
+    if os.fork() == 0:
+        time.sleep(600)
+    return x
+
+
+def fork_twice_the_same(x):
+    os.fork()
+    return x
+
+
+def interrupt(x):
+    raise KeyboardInterrupt("stop")
+
+
+def raise_odd(x):
+    raise Odd("not today")
+
+
+CONTESTANTS = [
+    Kernel("interrupts", interrupt),
+    Kernel("exits", lambda x: sys.exit(2)),
+    Kernel("asks", lambda x: input()),
+    Kernel("none", lambda x: None),
+    Kernel("number", lambda x: 3),
+    Kernel("narrow", lambda x: x[..., :1]),
+    Kernel("integers", lambda x: x.char()),
+    Kernel("known", raise_odd),
+    Kernel("forks", fork_and_go_on),
+    Kernel("doubles", fork_twice_the_same),
+]
+"""
+ENDING = """
+CONTESTANTS = [
+    Kernel("faults", lambda x: os.kill(os.getpid(), signal.SIGSEGV)),
+    Kernel("leaves", lambda x: os._exit(3)),
+]
+"""
+BLOCKING = """
+def block(x):
+    while True:
+        pass
+
+
+def chatter(x):
+    while True:
+        print("chatter")
+
+
+CONTESTANTS = [Kernel("blocks", block), Kernel("chatters", chatter)]
+"""
+HOLDING = """
+def hold(x):
+    if os.fork() == 0:
+        time.sleep(600)
+    os._exit(4)
+
+
+CONTESTANTS = [Kernel("floods", lambda x: write_forever()), Kernel("holds", hold)]
+"""
+FILES = {
+    "raising": KERNEL + RAISING,
+    "ending": KERNEL + ENDING,
+    "blocking": KERNEL + BLOCKING,
+    "holding": KERNEL + HOLDING,
+    "good": KERNEL + 'CONTESTANTS = [Kernel("good", lambda x: x)]\n',
+    "import_ends": "import os\nos._exit(7)\n",
+    "import_blocks": "while True:\n    pass\n",
+    "import_floods": KERNEL + "write_forever()\n",
+    "import_fails": "import nowhere\n",
+    "import_exits": "import sys\n\nsys.exit(1)\n",
+}
+NO_ANSWER = f"no answer within {LIMIT} s (--check-timeout); the process was ended"
+KNOWN = """[[failure]]
+id = "known/*/zeros_stay_zero"
+reason = "odd"
+link = "https://example.org"
+expires = 2999-01-01
+raises = "RuntimeError"
+"""
+SUITE = "def test_all(conformance_check):\n    conformance_check()\n"
+CHECKS = ["-k", "load or zeros_stay_zero or repeatable"]
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_all.py", *CHECKS, *arguments]
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
+
+
+def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command(*arguments), cwd=folder, capture_output=True, text=True, env=environment())
+
+
+def project(folder: Path, files: dict[str, str]) -> Path:
+    """A folder with one test of every contestant of ``kernels/``."""
+    (folder / "kernels").mkdir()
+    (folder / "reports").mkdir()
+    for name, content in files.items():
+        (folder / "kernels" / f"{name}.py").write_text(content)
+    (folder / "pytest.ini").write_text("[pytest]\nstrict = true\n")
+    (folder / "test_all.py").write_text(SUITE)
+    return folder
+
+
+def running_in(folder: Path) -> list[str]:
+    """The processes that were started in a folder and still run."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if Path(os.readlink(process / "cwd")) == folder:
+                found.append((process / "cmdline").read_text())
+        except OSError:
+            continue
+    return found
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 20) -> bool:
+    end = time.monotonic() + seconds
+    while not condition() and time.monotonic() < end:
+        time.sleep(0.05)
+    return bool(condition())
+
+
+@dataclass(frozen=True)
+class Finished:
+    folder: Path
+    process: subprocess.CompletedProcess[str]
+    properties: dict[tuple[str, str], PropertyResult]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    """One run over all contestants here."""
+    folder = project(tmp_path_factory.mktemp("contestants"), FILES)
+    (folder / "reports" / "known_failures.toml").write_text(KNOWN)
+    process = run(folder, "--check-timeout", str(LIMIT))
+    results = read_run(folder / "reports" / "numerics.json").properties
+    return Finished(folder, process, {(found.contestant, found.property): found for found in results})
+
+
+LOST = {
+    "interrupts": "KeyboardInterrupt: stop",
+    "exits": "SystemExit: 2",
+    "asks": "EOFError: EOF when reading a line",
+    "none": "none.quantize returned None, expected a Tensor [2, 4]",
+    "number": "number.quantize returned an object of type int, expected a Tensor [2, 4]",
+    "narrow": "narrow.quantize returned a Tensor [2, 1], expected a Tensor [2, 4]",
+    "integers": "integers.quantize returned a Tensor of torch.int8, expected one of floating-point values",
+    "faults": "faults: its process was ended by SIGSEGV",
+    "leaves": "leaves: its process exited with code 3",
+    "blocks": f"blocks: {NO_ANSWER}",
+    "chatters": f"chatters: {NO_ANSWER}",
+    "floods": f"floods: {NO_ANSWER}",
+    "holds": "holds: its process exited with code 4",
+}
+
+
+@pytest.mark.parametrize("name", LOST)
+def test_a_check_that_does_not_return_fails_alone_and_says_why(finished: Finished, name: str) -> None:
+    assert finished.properties[name, "zeros_stay_zero"].outcome == "fails"
+    assert finished.properties[name, "zeros_stay_zero"].reason == LOST[name]
+    assert finished.properties[name, "repeatable"].outcome == "exact"
+
+
+@pytest.mark.parametrize("name", ["good", "forks", "doubles"])
+def test_checks_beside_those_that_do_not_return_hold(finished: Finished, name: str) -> None:
+    assert finished.properties[name, "zeros_stay_zero"].outcome == "exact"
+    assert finished.properties[name, "repeatable"].outcome == "exact"
+
+
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        ("import_ends", "its process exited with code 7"),
+        ("import_blocks", NO_ANSWER),
+        ("import_floods", NO_ANSWER),
+        ("import_fails", "No module named 'nowhere'; is its package installed?"),
+        ("import_exits", "SystemExit: 1 (line 3 of"),
+    ],
+)
+def test_a_file_of_kernels_that_cannot_be_loaded_is_one_failure_of_one_line(
+    finished: Finished, name: str, line: str
+) -> None:
+    lines = finished.process.stdout.splitlines()
+    (heading,) = (i for i, text in enumerate(lines) if f" test_all[{name}/load] " in text)
+    assert lines[heading + 1].startswith(str(finished.folder / "kernels" / f"{name}.py: ") + line)
+    assert lines[heading + 2].startswith(("---", "___", "==="))
+
+
+def test_a_known_failure_names_the_builtin_class_of_what_is_raised(finished: Finished) -> None:
+    found = finished.properties["known", "zeros_stay_zero"]
+    assert (found.outcome, found.reason) == (
+        "known failure",
+        "odd https://example.org: quantsuite_contestant_raising.Odd: not today",
+    )
+
+
+def test_the_run_goes_on_to_its_end_and_fails(finished: Finished) -> None:
+    assert finished.process.returncode == pytest.ExitCode.TESTS_FAILED
+    assert f"{len(LOST) + 5} failed" in finished.process.stdout
+
+
+def test_a_failure_shows_the_contestants_own_frames_and_output(finished: Finished) -> None:
+    text = finished.process.stdout
+    assert "- output of blocking -" in text and text.count("chatter\n") < KEPT_OUTPUT
+    frames = text.split("- traceback in the contestant -")[1].split("- traceback")[0]
+    assert frames.splitlines()[2].startswith(f'  File "{finished.folder}/kernels/raising.py", line ')
+    assert "in interrupt" in frames
+
+
+def test_nothing_is_left_running(finished: Finished) -> None:
+    assert wait_for(lambda: not running_in(finished.folder)), running_in(finished.folder)
+
+
+@pytest.mark.parametrize("workers", [[], ["-n", "2"]], ids=["alone", "xdist"])
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [("import nowhere", "mine.py: No module named 'nowhere'; is its package installed?")],
+)
+def test_a_kernel_that_is_named_and_cannot_be_loaded_is_a_usage_error(
+    content: str, message: str, workers: list[str], tmp_path: Path
+) -> None:
+    (project(tmp_path, {}) / "mine.py").write_text(content)
+    result = run(tmp_path, "--kernel", "mine.py", *workers)
+    assert result.returncode == pytest.ExitCode.USAGE_ERROR
+    assert result.stderr.strip() == f"ERROR: {message}"
+    assert "INTERNALERROR" not in result.stdout
+
+
+def test_workers_check_contestants_too(tmp_path: Path) -> None:
+    project(tmp_path, {"ending": FILES["ending"]})
+    result = run(tmp_path, "-n", "2")
+    assert result.returncode == pytest.ExitCode.TESTS_FAILED
+    results = read_run(tmp_path / "reports" / "numerics.json").properties
+    lost = {found.reason for found in results if found.outcome == "fails"}
+    assert len(results) == 4 and lost == {LOST["faults"], LOST["leaves"]}
+
+
+def test_a_check_that_holds_the_interpreter_ends_with_a_run_that_was_killed(tmp_path: Path) -> None:
+    hold = "open('busy', 'w'); os.fork() or time.sleep(600); ctypes.PyDLL(None).sleep(600)"
+    busy = f"def busy(x):\n    {hold}\n\n\nCONTESTANTS = [Kernel('busy', busy)]\n"
+    project(tmp_path, {"busy": KERNEL + busy})
+    process = subprocess.Popen(command(), cwd=tmp_path, env=environment(), stdout=subprocess.DEVNULL)
+    assert wait_for((tmp_path / "busy").exists, 60) and len(running_in(tmp_path)) >= 2
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert wait_for(lambda: not running_in(tmp_path)), running_in(tmp_path)
+
+
+@pytest.fixture
+def source(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[IsolatedSource]:
+    """A source of one contestant that does on zeros what the parameter says."""
+    path = tmp_path / "mine.py"
+    path.write_text(f'{KERNEL}\ndef act(x):\n    {request.param}\n\n\nCONTESTANTS = [Kernel("mine", act)]\n')
+    made = IsolatedSource(str(path), limit=LIMIT)
+    yield made
+    made.close()
+
+
+def cases(source: IsolatedSource, *names: str) -> list[IsolatedCase]:
+    made = make_cases(source.load(), case=IsolatedCase)
+    return [next(case for case in made if case.property == name) for name in names]
+
+
+@pytest.mark.parametrize("source", ["os._exit(3)"], indirect=True)
+def test_a_source_that_loses_its_process_again_and_again_is_given_up(source: IsolatedSource) -> None:
+    zeros, repeatable = cases(source, "zeros_stay_zero", "repeatable")
+    for _ in range(MOST_LOST):
+        with pytest.raises(ProcessLost, match="mine: its process exited with code 3"):
+            zeros()
+    with pytest.raises(ProcessLost, match=f"mine: not run, mine has lost its process {MOST_LOST} times"):
+        repeatable()
+
+
+@pytest.mark.parametrize("source", ["os.fork()"], indirect=True)
+def test_a_fork_of_a_contestant_answers_nothing(source: IsolatedSource) -> None:
+    zeros, repeatable = cases(source, "zeros_stay_zero", "repeatable")
+    with pytest.raises(CheckFailure, match=r"mine\.quantize returned None"):
+        zeros()
+    assert repeatable().tightness == 0
+
+
+@pytest.mark.parametrize("source", ["os.closerange(3, 100)", "forge()"], indirect=True)
+def test_a_contestant_cannot_forge_an_answer(source: IsolatedSource) -> None:
+    zeros, repeatable = cases(source, "zeros_stay_zero", "repeatable")
+    with pytest.raises(ProcessLost, match="mine: its process"):
+        zeros()
+    assert repeatable().tightness == 0
+
+
+@pytest.mark.parametrize("source", ["print('x' * 10**7); print('last words'); assert False"], indirect=True)
+def test_the_end_of_what_a_contestant_prints_is_kept(source: IsolatedSource) -> None:
+    (zeros,) = cases(source, "zeros_stay_zero")
+    with pytest.raises(AssertionError) as caught:
+        zeros()
+    sections = dict(caught.value.report_sections)
+    assert sections["output of mine"].endswith("x\nlast words\n")
+    assert len(sections["output of mine"]) == KEPT_OUTPUT
+
+
+@pytest.mark.parametrize("source", ["time.sleep(600)"], indirect=True)
+def test_a_process_that_is_too_slow_is_ended(source: IsolatedSource, tmp_path: Path) -> None:
+    (zeros,) = cases(source, "zeros_stay_zero")
+    before = time.monotonic()
+    with pytest.raises(NoAnswer):
+        zeros()
+    assert LIMIT <= time.monotonic() - before < 5 * LIMIT
+
+
+def outcome(case: CheckCase) -> object:
+    try:
+        return case.run()
+    except (CheckFailure, NotApplicable, NotSupported) as error:
+        return type(error), str(error)
+
+
+def test_results_of_another_process_are_those_of_this_one() -> None:
+    location, schemes = str(ROOT / "kernels" / "ours.py"), ["nf4-g64", "int8-row:int8-token"]
+    source = IsolatedSource(location, limit=0)
+    there = make_cases(source.load(), schemes=schemes, case=IsolatedCase)
+    here = make_cases(load(location).contestants, schemes=schemes)
+    assert [str(case) for case in there] == [str(case) for case in here]
+    found = [outcome(case) for case in there[::9]]
+    source.close()
+    assert found == [outcome(case) for case in here[::9]]
+    assert {type(each) for each in found} == {Measured, tuple}
+
+
+@pytest.mark.parametrize("text", ["-1", "soon", "nan", "inf", ""])
+def test_a_time_limit_is_a_number_of_seconds(text: str) -> None:
+    with pytest.raises(argparse.ArgumentTypeError, match=f"check timeout {text!r} is not a number of seconds"):
+        _seconds(text)
