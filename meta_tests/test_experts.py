@@ -1,5 +1,6 @@
 """Weights that are not linear layers: experts are quantized one by one, and nothing is left out in silence."""
 
+import itertools
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -53,8 +54,8 @@ OTHER_MIXTURES: dict[str, PreTrainedConfig] = {
     "gpt-oss": GptOssConfig(**SMALL, head_dim=16, num_key_value_heads=2, num_local_experts=4, num_experts_per_tok=2),
     "deepseek-v3": DeepseekV3Config(
         **SMALL, n_routed_experts=8, num_experts_per_tok=2, moe_intermediate_size=32, first_k_dense_replace=1,
-        n_group=2, topk_group=1, q_lora_rank=32, kv_lora_rank=32, qk_rope_head_dim=16, qk_nope_head_dim=16, v_head_dim=16,
-        num_key_value_heads=4,
+        n_group=2, topk_group=1, q_lora_rank=32, kv_lora_rank=32, qk_rope_head_dim=16, qk_nope_head_dim=16,
+        v_head_dim=16, num_key_value_heads=4,
     ),
 }  # fmt: skip
 """Shared experts, biases, and fused weights that are transposed and interleaved."""
@@ -74,7 +75,7 @@ class ExpertByExpert(nn.Module):
     def forward(self, hidden: Tensor, index: Tensor, shares: Tensor) -> Tensor:
         slots = []
         for slot in range(index.shape[1]):
-            rows = hidden.new_zeros(hidden.shape)
+            rows = torch.zeros_like(hidden, dtype=torch.promote_types(hidden.dtype, shares.dtype))
             for number, (gate, up, down) in enumerate(self.experts):
                 # All tokens of an expert go through it at once, as sums depend on the shape of a product.
                 chosen = (index == number).any(1)
@@ -84,7 +85,7 @@ class ExpertByExpert(nn.Module):
                     mine = index[chosen][:, slot] == number
                     rows[chosen.nonzero()[:, 0][mine]] = output[mine] * shares[chosen][mine][:, slot, None]
             slots.append(rows)
-        return torch.stack(slots, 1).sum(1)
+        return torch.stack(slots, 1).sum(1).to(hidden.dtype)
 
 
 def checkpoint_experts(folder: Path, path: str) -> list[list[Tensor]]:
@@ -117,20 +118,22 @@ def by_hand(model: PreTrainedModel, folder: Path, scheme: Scheme, execution: Exe
         model.set_submodule(path, module)
 
 
-@pytest.fixture(scope="module", params=MIXTURES)
-def mixture(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_checkpoint(tmp_path_factory.mktemp("mixtures") / request.param, MIXTURES[request.param])
+@pytest.fixture(scope="module", params=itertools.product(MIXTURES, ["bf16", "fp32"]), ids="-".join)
+def mixture(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[PreTrainedModel, Path]:
+    """A model loaded from a checkpoint, and the folder of it."""
+    name, dtype = request.param
+    folder = save_checkpoint(tmp_path_factory.mktemp("mixtures") / name, MIXTURES[name])
+    return load_model(str(folder), dtype=dtype).model, folder
 
 
 @schemes
 @executions
-@pytest.mark.parametrize("dtype", ["bf16", "fp32"])
 @torch.inference_mode()
 def test_a_quantized_mixture_is_its_experts_quantized_one_by_one(
-    mixture: Path, scheme: Scheme, execution: Execution, dtype: str
+    mixture: tuple[PreTrainedModel, Path], scheme: Scheme, execution: Execution
 ) -> None:
-    model = load_model(str(mixture), dtype=dtype).model
-    with by_hand(model, mixture, scheme, execution):
+    model, folder = mixture
+    with by_hand(model, folder, scheme, execution):
         expected = model(input_ids=TOKENS).logits
     with quantized(model, scheme, execution):
         assert torch.equal(model(input_ids=TOKENS).logits, expected)
@@ -207,15 +210,14 @@ def test_a_layout_that_is_misunderstood_is_an_error(flag: str) -> None:
     model = build_model(OTHER_MIXTURES["gpt-oss"])
     for fused in fused_modules(model).values():
         setattr(fused.module, flag, not getattr(fused.module, flag))
-        theirs = type(fused.module).forward
         with pytest.raises(UnsupportedError, match=r"layers\.0\.mlp\.experts\.gate_up_proj"):
-            FusedExperts(module=_Frozen(fused.module, flag, theirs)).check("layers.0.mlp.experts")
+            FusedExperts(module=_Frozen(fused.module, flag)).check("layers.0.mlp.experts")
 
 
 class _Frozen(nn.Module):
     """An experts module that computes as before a flag of it was turned."""
 
-    def __init__(self, module: nn.Module, flag: str, forward: object) -> None:
+    def __init__(self, module: nn.Module, flag: str) -> None:
         super().__init__()
         for name, parameter in module.named_parameters(recurse=False):
             self.register_parameter(name, parameter)

@@ -38,7 +38,7 @@ def _influence(model: PreTrainedModel, row: Tensor) -> float:
 
     hook = model.get_input_embeddings().register_forward_hook(watch)
     try:
-        with torch.enable_grad():
+        with torch.inference_mode(False), torch.enable_grad():
             logits = _logits(model, row)[0, :PREFIX].float()
             weights = torch.randn(logits.shape, generator=torch.Generator().manual_seed(1)).to(logits.device)
             (gradient,) = torch.autograd.grad((logits * weights).sum(), embedded[:1])

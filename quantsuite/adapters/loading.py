@@ -128,6 +128,7 @@ def _check_causal(name: str, model: PreTrainedModel) -> None:
         )
 
 
+@torch.inference_mode(False)  # Whether a model is causal may be read from a gradient.
 def load_model(name: str, *, device: str = "cpu", dtype: str = "bf16") -> LoadedModel:
     """Load a model and its tokenizer, of safetensors and data files only: no code of a checkpoint runs.
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -65,13 +67,13 @@ def _rows(location: str, config: str, split: str, columns: Sequence[str], **opti
 
 
 def _local_rows(folder: Path, *what: Any) -> list[dict[str, Any]]:
-    """Rows of a folder; one whose path ``datasets`` would take for a pattern is read through a link."""
+    """Rows of a folder; one whose path ``datasets`` would take for a pattern is read through links."""
     if not GLOB & set(str(folder.resolve())):
         return _rows(str(folder), *what)
     with tempfile.TemporaryDirectory(prefix="quantsuite-") as temporary:
-        link = Path(temporary) / "data"
-        link.symlink_to(folder.resolve())
-        return _rows(str(link), *what, cache_dir=f"{temporary}/cache")
+        # Links to files, as a link to the folder would be resolved to the path that it avoids.
+        links = shutil.copytree(folder.resolve(), f"{temporary}/data", copy_function=os.symlink)
+        return _rows(links, *what, cache_dir=f"{temporary}/cache")
 
 
 def _hub_rows(hub_id: str, *what: Any) -> list[dict[str, Any]]:
