@@ -88,7 +88,7 @@ def test_a_run_file_that_cannot_be_read_is_an_error_and_with_fresh_set_aside(tmp
     output.write_text("{")
     arguments = ["--scheme", "bf16", "--output", str(output), *SMALL]
     result = accuracy(*arguments)
-    assert result.status == pytest.ExitCode.INTERRUPTED
+    assert result.status == pytest.ExitCode.USAGE_ERROR
     assert f"{output} is not a run file" in result.shown
     accuracy(*arguments, "--fresh")
     assert len(read_run(output).records) == 3

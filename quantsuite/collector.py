@@ -253,4 +253,4 @@ def _reason(report: pytest.TestReport, record: Record) -> str | None:
     if isinstance(report.longrepr, tuple):
         return report.longrepr[2].removeprefix("Skipped: ")
     crash = getattr(report.longrepr, "reprcrash", None)
-    return crash.message if crash is not None else record.reason
+    return crash.message.removeprefix("Failed: ") if crash is not None else record.reason

@@ -222,13 +222,14 @@ def measured(cell: Cell, quantsuite_session: Session, request: pytest.FixtureReq
         return attach(quantsuite_session.measure(cell, test))
     except UnsupportedError as error:
         attach(msgspec.structs.replace(blank, outcome="unsupported", reason=str(error)))
-        pytest.skip(f"not supported: {error}")
+        ending = pytest.skip.Exception(f"not supported: {error}")
     except Exception as error:
         if request.config.option.fulltrace:
             raise
-        lines = str(error).splitlines() or [""]
-        raised = lines[0] if isinstance(error, ValueError) else f"{type(error).__name__}: {lines[0]}"
-        pytest.fail(f"{cell}: {raised}", pytrace=False)
+        first = (str(error).splitlines() or [""])[0]
+        raised = first if isinstance(error, ValueError) else f"{type(error).__name__}: {first}"
+        ending = pytest.fail.Exception(raised, pytrace=False)
+    raise ending
 
 
 @pytest.fixture

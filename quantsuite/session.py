@@ -149,6 +149,7 @@ class Session:
         self._finished = {record.cell: record for record in finished if record.measured}
         self._loaded: LoadedModel | CheckpointError | None = None
         self._prepared: dict[str, Prepared] = {}
+        self._misfits: dict[Scheme, str | None] = {}
         self._current: tuple[Scheme, Execution | None] = (REFERENCE, None)
         self._stack = ExitStack()
 
@@ -239,7 +240,10 @@ class Session:
             check_supported(scheme, execution, self._device)
         except UnsupportedError as error:
             return str(error)
-        return misfits(self.loaded.model, scheme, self._include_head)
+        if scheme not in self._misfits:
+            self.close()  # Layers that are quantized already would not be seen.
+            self._misfits[scheme] = misfits(self.loaded.model, scheme, self._include_head)
+        return self._misfits[scheme]
 
     @cached_property
     def unquantized(self) -> dict[str, float]:
@@ -248,6 +252,7 @@ class Session:
         Raises:
             UnsupportedError: if that is more than embeddings, norms, biases, routers and the head.
         """
+        self.close()
         return unquantized(self.loaded.model, self._include_head)
 
     def measure(self, cell: Cell, test: str) -> Record:
