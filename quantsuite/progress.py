@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -23,9 +24,11 @@ class TerminalFile:
 
     def __init__(self, reporter: TerminalReporter) -> None:
         self._reporter = reporter
+        self._capture = reporter.config.pluginmanager.getplugin("capturemanager")
 
     def write(self, text: str) -> int:
-        self._reporter.write(text, flush=True)
+        with self._capture.global_and_fixture_disabled() if self._capture else nullcontext():
+            self._reporter.write(text, flush=True)
         return len(text)
 
     def flush(self) -> None:
