@@ -50,7 +50,9 @@ def error(ours: Sequence[Tensor], theirs: Sequence[Tensor]) -> float:
 
 def assert_scores_equal(model: PreTrainedModel, sequences: list[list[int]], first: list[int], batch: int) -> None:
     theirs = expected(model, sequences, first)
-    floor = error(theirs, expected(copy.deepcopy(model).double(), sequences, first))
+    exact = copy.deepcopy(model).double()
+    exact.set_experts_implementation("eager")  # The product that others use has no float64.
+    floor = error(theirs, expected(exact, sequences, first))
     assert error(collected(TransformersEngine(model, batch_tokens=batch), sequences, first), theirs) <= (
         NOISE_FACTOR * floor
     )

@@ -1,5 +1,6 @@
 """Weights that are not linear layers: experts are quantized one by one, and nothing is left out in silence."""
 
+import copy
 import itertools
 import re
 from collections.abc import Iterator
@@ -282,8 +283,10 @@ def test_routers_and_gates_of_shared_experts_stay_as_they_are(config: PreTrained
 
 
 def test_a_projection_with_as_many_outputs_as_experts_is_no_router() -> None:
-    config = {**MIXTURES["qwen3-moe"].to_dict(), "num_experts": 32}  # Keys and values have 2 heads of 16.
-    model = build_model(type(MIXTURES["qwen3-moe"])(**config))
+    config = copy.deepcopy(MIXTURES["qwen3-moe"])
+    config.num_experts = 32
+    model = build_model(config)
+    assert model.model.layers[0].self_attn.k_proj.out_features == len(model.model.layers[0].mlp.gate.weight) == 32
     with quantized(model, Scheme.parse("int8-row"), "simulated"):
         assert isinstance(model.model.layers[0].self_attn.k_proj, QuantizedLinear)
 
