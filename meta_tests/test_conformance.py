@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime
 import os
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,8 +15,6 @@ from meta_tests.mutants import AsymmetricQuantizer, PlainQuantizer
 from quantsuite.conformance.cases import KnownFailure, make_cases, parameters, read_known_failures, require_cases
 from quantsuite.contestant import ENTRY_POINT_GROUP, ContestantError, load
 from quantsuite.reading import read_run
-
-ROOT = Path(__file__).parent.parent
 
 KERNEL = """
 import torch
@@ -52,24 +49,8 @@ def test_kernel(check):
 TIES = "mine/int8-row/float32/ties_go_to_even"
 
 
-@pytest.fixture(scope="module")
-def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder that holds what a wheel of the package installs."""
-    folder = tmp_path_factory.mktemp("wheel")
-    source = folder / "source"
-    ignored = shutil.ignore_patterns(".*", "reports", "build", "*.egg-info", "__pycache__")
-    shutil.copytree(ROOT, source, ignore=ignored)
-    build = ["wheel", "--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir", str(folder), str(source)]
-    subprocess.run([sys.executable, "-m", "pip", *build], check=True, capture_output=True, text=True)
-    (wheel,) = folder.glob("*.whl")
-    site = folder / "site"
-    install = ["install", "--quiet", "--no-deps", "--target", str(site), str(wheel)]
-    subprocess.run([sys.executable, "-m", "pip", *install], check=True, capture_output=True, text=True)
-    return site
-
-
 @pytest.fixture
-def project(tmp_path: Path, installed: Path) -> Path:
+def project(tmp_path: Path, site: Path) -> Path:
     """A project with a right kernel, outside of this repository."""
     return make_project(tmp_path, NEAREST)
 
@@ -82,9 +63,9 @@ def make_project(folder: Path, rounding: str, expected: dict[str, str] | None = 
     return folder
 
 
-def run(project: Path, installed: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def run(project: Path, site: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """pytest in a project, with the wheel's package before every other."""
-    environment = {**os.environ, "PYTHONPATH": f"{installed}:{project}", "COLUMNS": "200"}
+    environment = {**os.environ, "PYTHONPATH": f"{site}:{project}", "COLUMNS": "200"}
     command = [sys.executable, "-m", "pytest", "-q", "-rfx", "-p", "no:cacheprovider", *arguments]
     return subprocess.run(command, cwd=project, capture_output=True, text=True, env=environment)
 
@@ -92,8 +73,8 @@ def run(project: Path, installed: Path, *arguments: str) -> subprocess.Completed
 CONFORMANCE = ["--pyargs", "quantsuite.conformance", "--kernel"]
 
 
-def test_conformance_runs_on_a_kernel_of_another_package_from_any_folder(project: Path, installed: Path) -> None:
-    result = run(project, installed, *CONFORMANCE, "mypackage.module:kernel")
+def test_conformance_runs_on_a_kernel_of_another_package_from_any_folder(project: Path, site: Path) -> None:
+    result = run(project, site, *CONFORMANCE, "mypackage.module:kernel")
     assert result.returncode == 0, result.stdout + result.stderr
     results = read_run(project / "reports" / "numerics.json").properties
     assert {found.contestant for found in results} == {"mine"}
@@ -101,31 +82,31 @@ def test_conformance_runs_on_a_kernel_of_another_package_from_any_folder(project
     assert next(found for found in results if found.property == "ties_go_to_even").outcome == "exact"
 
 
-def test_an_unreadable_file_of_an_earlier_run_is_set_aside(project: Path, installed: Path) -> None:
+def test_an_unreadable_file_of_an_earlier_run_is_set_aside(project: Path, site: Path) -> None:
     reports = project / "reports"
     reports.mkdir()
     (reports / "numerics.json").write_text("{")
-    result = run(project, installed, *CONFORMANCE, "mypackage.module:kernel")
+    result = run(project, site, *CONFORMANCE, "mypackage.module:kernel")
     assert result.returncode == 0, result.stdout + result.stderr
     assert read_run(reports / "numerics.json").properties
     (aside,) = set(reports.iterdir()) - {reports / "numerics.json"}
     assert aside.read_text() == "{"
 
 
-def test_an_installed_package_offers_its_kernels_by_an_entry_point(project: Path, installed: Path) -> None:
+def test_an_installed_package_offers_its_kernels_by_an_entry_point(project: Path, site: Path) -> None:
     metadata = project / "mypackage-1.0.dist-info"
     metadata.mkdir()
     (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: mypackage\nVersion: 1.0\n")
     (metadata / "entry_points.txt").write_text(f"[{ENTRY_POINT_GROUP}]\nmine = mypackage.module:kernel\n")
-    result = run(project, installed, *CONFORMANCE[:2])
+    result = run(project, site, *CONFORMANCE[:2])
     assert result.returncode == 0, result.stdout + result.stderr
     results = read_run(project / "reports" / "numerics.json").properties
     assert {found.contestant for found in results} == {"mine"}
 
 
-def test_a_wrong_kernel_fails_with_its_case_and_excess(tmp_path: Path, installed: Path) -> None:
+def test_a_wrong_kernel_fails_with_its_case_and_excess(tmp_path: Path, site: Path) -> None:
     project = make_project(tmp_path, AWAY)
-    result = run(project, installed, *CONFORMANCE, "mypackage/module.py:kernel")
+    result = run(project, site, *CONFORMANCE, "mypackage/module.py:kernel")
     assert result.returncode == pytest.ExitCode.TESTS_FAILED
     assert "all midpoints at scale 1: element" in result.stdout
     found = {found.property: found for found in read_run(project / "reports" / "numerics.json").properties}
@@ -133,26 +114,26 @@ def test_a_wrong_kernel_fails_with_its_case_and_excess(tmp_path: Path, installed
     assert "no error is allowed" in found["ties_go_to_even"].reason
 
 
-def test_the_checks_run_inside_another_suite(project: Path, installed: Path) -> None:
-    result = run(project, installed, "test_mine.py")
+def test_the_checks_run_inside_another_suite(project: Path, site: Path) -> None:
+    result = run(project, site, "test_mine.py")
     assert result.returncode == 0, result.stdout + result.stderr
     assert " passed" in result.stdout
 
 
-def test_an_expected_failure_is_expected(tmp_path: Path, installed: Path) -> None:
-    result = run(make_project(tmp_path, AWAY, {TIES: "rounds away"}), installed, "test_mine.py")
+def test_an_expected_failure_is_expected(tmp_path: Path, site: Path) -> None:
+    result = run(make_project(tmp_path, AWAY, {TIES: "rounds away"}), site, "test_mine.py")
     assert result.returncode == 0, result.stdout + result.stderr
     assert "rounds away" in result.stdout and "1 xfailed" in result.stdout
 
 
-def test_an_expected_failure_that_does_not_fail_fails(tmp_path: Path, installed: Path) -> None:
-    result = run(make_project(tmp_path, NEAREST, {TIES: "rounds away"}), installed, "test_mine.py")
+def test_an_expected_failure_that_does_not_fail_fails(tmp_path: Path, site: Path) -> None:
+    result = run(make_project(tmp_path, NEAREST, {TIES: "rounds away"}), site, "test_mine.py")
     assert result.returncode == pytest.ExitCode.TESTS_FAILED
     assert "XPASS(strict)" in result.stdout
 
 
-def test_an_expected_failure_that_names_nothing_is_an_error(tmp_path: Path, installed: Path) -> None:
-    result = run(make_project(tmp_path, NEAREST, {"mine/int8-row/typo": "?"}), installed, "test_mine.py")
+def test_an_expected_failure_that_names_nothing_is_an_error(tmp_path: Path, site: Path) -> None:
+    result = run(make_project(tmp_path, NEAREST, {"mine/int8-row/typo": "?"}), site, "test_mine.py")
     assert result.returncode not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)
     assert "expected failure 'mine/int8-row/typo' matches no case; ids look like mine/int8-row" in result.stdout
 
@@ -224,10 +205,10 @@ def test_a_missing_library_is_named_with_the_line_that_installs_it(tmp_path: Pat
     ],
 )
 def test_a_kernel_that_was_asked_for_and_cannot_run_fails_the_run(
-    content: str, message: str, tmp_path: Path, installed: Path
+    content: str, message: str, tmp_path: Path, site: Path
 ) -> None:
     (tmp_path / "mine.py").write_text(content)
-    result = run(tmp_path, installed, *CONFORMANCE, "mine.py")
+    result = run(tmp_path, site, *CONFORMANCE, "mine.py")
     assert result.returncode != pytest.ExitCode.OK
     assert message in result.stdout + result.stderr
 
@@ -300,7 +281,7 @@ def test_a_known_failure_that_matches_no_case_is_an_error(tmp_path: Path) -> Non
     assert len(list(parameters(cases, typo, []))) == len(cases)
 
 
-def test_without_a_kernel_conformance_says_how_to_give_one(project: Path, installed: Path) -> None:
-    result = run(project, installed, "--pyargs", "quantsuite.conformance")
+def test_without_a_kernel_conformance_says_how_to_give_one(project: Path, site: Path) -> None:
+    result = run(project, site, "--pyargs", "quantsuite.conformance")
     assert result.returncode not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)
     assert "give one with --kernel path.py[:name]" in result.stdout + result.stderr

@@ -75,7 +75,7 @@ def test_a_cell_that_fails_is_one_line_and_costs_no_other(tmp_path: Path, monkey
     fail_at(monkeypatch, "int8-row-real", RuntimeError("out of memory\nwith details"))
     result = accuracy(*FEW, "--output", str(tmp_path / "run.json"))
     assert result.status == pytest.ExitCode.TESTS_FAILED
-    message = "int8-row-real        error: RuntimeError: out of memory"
+    message = "int8-row-real         error: RuntimeError: out of memory"
     assert message in result.shown and "Traceback" not in result.shown and "session.py" not in result.shown
     outcomes = {record.subject.label: record.outcome for record in read_run(tmp_path / "run.json").records}
     assert outcomes.pop("int8-row-real") == "error" and set(outcomes.values()) == {"passed"}
@@ -158,7 +158,7 @@ def test_under_xdist_what_makes_a_run_impossible_is_one_line(arguments: list[str
 def test_a_terminal_shows_a_bar_of_the_cell(tmp_path: Path) -> None:
     shown = on_a_terminal("tests_accuracy", *SMALL, "--scheme", "bf16", "--output", str(tmp_path / "run.json"))
     assert re.search(r"bf16 world/document \(1 left\): +\d+%\|.*\d/8 \[\d\d:\d\d<", shown), shown
-    assert re.search(r"\nbf16 +perplexity", re.sub(r"[^\n]*\r", "", shown.replace("\r\n", "\n"))), shown
+    assert re.search(r"\nbf16 +document", re.sub(r"[^\n]*\r", "", shown.replace("\r\n", "\n"))), shown
 
 
 def on_a_terminal(*arguments: str) -> str:

@@ -14,6 +14,7 @@ import pytest
 from quantsuite.collector import Collector, NumericsCollector, earlier_run
 from quantsuite.options import PREFIX, RunOptions, add_options
 from quantsuite.progress import Progress
+from quantsuite.quiet import quiet
 from quantsuite.records import ERROR, RECORD, ErrorPoint, Record
 from quantsuite.refusal import refusal, refused
 from quantsuite.runfile import RunFile
@@ -74,8 +75,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 def _cells(config: pytest.Config) -> list[Cell] | ValueError:
     """The cells that the options name, or the reason why there can be none."""
-    from quantsuite.preflight import plan_cells
-
+    with quiet():
+        from quantsuite.preflight import plan_cells
     if CELLS not in config.stash:
         try:
             config.stash[CELLS] = plan_cells(RunOptions.read(config.option))

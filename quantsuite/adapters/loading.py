@@ -23,11 +23,13 @@ from quantsuite.adapters.checkpoint import (
     read_config,
 )
 from quantsuite.adapters.hub import offline, resolve_folder
-from quantsuite.adapters.quiet import quiet
+from quantsuite.adapters.quiet import quiet_transformers
 from quantsuite.tiny.outliers import inject_outliers
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel  # Imports torchao and its warnings, which quiet() holds back later.
+    from transformers import (
+        PreTrainedModel,  # Imports torchao and its warnings, which quiet_transformers() holds back later.
+    )
 
 __all__ = ["DTYPES", "CheckpointError", "LoadedModel", "check_weights", "context_length", "fingerprint", "load_model"]
 
@@ -72,7 +74,7 @@ def fingerprint(model: PreTrainedModel) -> str:
 
 def _read(folder: Path, dtype: torch.dtype) -> tuple[PreTrainedModel, dict[str, Any], PreTrainedTokenizerBase]:
     """Model, transformers' account of its tensors, and tokenizer, of data in the folder only."""
-    with data_view(folder) as view, offline(), quiet():
+    with data_view(folder) as view, offline(), quiet_transformers():
         model, loading = AutoModelForCausalLM.from_pretrained(
             view,
             dtype=dtype,
@@ -176,7 +178,7 @@ def context_length(name: str) -> int | None:
     read_config(folder)
     check_code(folder)
     try:
-        with data_view(folder) as view, offline(), quiet():
+        with data_view(folder) as view, offline(), quiet_transformers():
             config = AutoConfig.from_pretrained(view, trust_remote_code=False, local_files_only=True)
         return getattr(config.get_text_config(decoder=True), "max_position_embeddings", None)
     except Exception as error:

@@ -12,7 +12,7 @@ from typing import Any
 
 from quantsuite.adapters.checkpoint import one_line
 from quantsuite.adapters.hub import TIMEOUT, cached_folder, describe_failure, looks_like_path, offline
-from quantsuite.adapters.quiet import quiet
+from quantsuite.quiet import quiet
 
 WAY_OUT = "Give the hub id, where the hub can be reached, or the folder of a local copy of the dataset"
 GLOB = frozenset("*?[]")

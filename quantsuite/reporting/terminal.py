@@ -16,7 +16,7 @@ from quantsuite.reporting.analysis import Row, by_metric, rows_of, unique
 from quantsuite.reporting.wording import ACCURACY, MISSING, PERPLEXITY, enumerate_variants, heading, scale_of
 from quantsuite.statistics import CONFIDENCE, Margins
 
-LABEL_WIDTH = 20
+LABEL_WIDTH = 21
 VARIANT_WIDTH = 22
 METRIC_WIDTH = 31
 GAP = 2
@@ -112,12 +112,18 @@ def scheme_line(label: str, records: Sequence[Record], margins: Margins) -> str:
     rows = [row for group in by_metric(records) for row in rows_of(group, margins) if row.record.subject.label == label]
     compared = [row for row in rows if row.comparison is not None]
     if not compared:
-        values = (f"{heading(row.record.metric)} {scale_of(row.record.metric).value(row.record.value)}" for row in rows)
-        return f"{label:<{LABEL_WIDTH}} {'; '.join(values)}; {seconds}"
+        values = (_named_value(row.record) for row in rows)
+        return f"{label:<{LABEL_WIDTH}} {', '.join(values)}, {seconds}"
     worst = max(compared, key=lambda row: row.comparison.loss.high - row.comparison.margin)
     scale = scale_of(worst.record.metric)
     change = f"{scale.change_interval(worst.comparison.change)} {scale.change_unit}"
     return f"{label:<{LABEL_WIDTH}} {_SHORT[worst.comparison.verdict]:<9} {change}, {seconds}"
+
+
+def _named_value(record: Record) -> str:
+    """``direct 92.3 %``, ``document 2.146``: the recipe and the value."""
+    unit = " %" if record.metric.unit == "accuracy" else ""
+    return f"{record.metric.name.rpartition('/')[2]} {scale_of(record.metric).value(record.value)}{unit}"
 
 
 def gate_summary(result: GateResult) -> RenderableType:
