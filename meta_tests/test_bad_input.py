@@ -181,6 +181,7 @@ BAD: dict[str, tuple[Prepare, str]] = {
     "absent-device": (given("--device", "cuda:99"), "device 'cuda:99' is not usable"),
     "meta-device": (given("--device", "meta"), "device 'meta' is not usable"),
     "timeout": (given("--check-timeout", "soon"), "'soon' is not a number of seconds; use 0 for no limit"),
+    "negative-timeout": (given("--check-timeout", "-1"), "'-1' is not a number of seconds; use 0 for no limit"),
     "no-model": (given("--model", ""), "an empty name; give one, or leave the option away"),
     "model-folder": (given("--model", "./nowhere"), "nowhere is not a folder; give a checkpoint folder"),
     "bracket-folder": (given("--model", "./no[where]"), "no[where] is not a folder; give a checkpoint folder"),

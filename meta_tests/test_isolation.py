@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import signal
 import subprocess
@@ -17,10 +16,10 @@ import pytest
 from quantsuite.checks import CheckFailure, Measured, NotApplicable, NotSupported
 from quantsuite.conformance.cases import CheckCase, make_cases
 from quantsuite.conformance.isolated import MOST_LOST, IsolatedCase, IsolatedSource
-from quantsuite.conformance.plugin import _seconds
 from quantsuite.conformance.process import KEPT_OUTPUT, NoAnswer, ProcessLost
 from quantsuite.contestant import load
-from quantsuite.records import PropertyResult, read_run
+from quantsuite.reading import read_run
+from quantsuite.records import PropertyResult
 
 ROOT = Path(__file__).parent.parent
 LIMIT = 2
@@ -396,9 +395,3 @@ def test_results_of_another_process_are_those_of_this_one() -> None:
     source.close()
     assert found == [outcome(case) for case in here[::9]]
     assert {type(each) for each in found} == {Measured, tuple}
-
-
-@pytest.mark.parametrize("text", ["-1", "soon", "nan", "inf", ""])
-def test_a_time_limit_is_a_number_of_seconds(text: str) -> None:
-    with pytest.raises(argparse.ArgumentTypeError, match=f"check timeout {text!r} is not a number of seconds"):
-        _seconds(text)

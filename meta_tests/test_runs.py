@@ -34,6 +34,7 @@ def test_each_scheme_is_one_line_as_it_finishes_and_nothing_is_wider_than_the_te
         if label != "bf16":
             assert re.search(r"(ok|worse|undecided) +[+-]\d+\.\d+ \[[+-]\d+\.\d+, [+-]\d+\.\d+\] ln PPL", line), line
     assert "test_perplexity.py" not in result.shown
+    assert "unquantized: 13.6 % of the parameters (embeddings, norms" in result.shown
     body = result.shown[result.shown.index("collected") :].splitlines()
     assert [line for line in body if len(line) > 80 and str(tmp_path) not in line] == []
 

@@ -8,7 +8,16 @@ from typing import Literal
 
 from quantsuite.records import Record
 from quantsuite.reporting.analysis import MetricAnalysis, ModelAnalysis, Pair, Row, coarseness, unique
-from quantsuite.reporting.wording import ACCURACY, MISSING, PERPLEXITY, heading, mebibytes, percent, scale_of
+from quantsuite.reporting.wording import (
+    ACCURACY,
+    MISSING,
+    PERPLEXITY,
+    heading,
+    mebibytes,
+    percent,
+    scale_of,
+    unquantized_share,
+)
 from quantsuite.statistics import BOOTSTRAP_SEED, CONFIDENCE, RESAMPLES, Margins
 
 Kind = Literal["", "reference", "worse", "undecided", "unmeasured"]
@@ -250,6 +259,7 @@ def provenance(model: ModelAnalysis, margins: Margins) -> Table:
         ("Model", model.model),
         ("Model sha256", _listed(record.subject.model_sha256 for record in records)),
         ("Engine", _listed(record.subject.engine for record in records)),
+        ("Left unquantized", _listed(map(unquantized_share, records))),
         ("Device", _listed(each.device for each in environments)),
         ("Hardware", _listed(each.hardware for each in environments)),
         ("dtype of the reference", _listed(each.dtype for each in environments)),

@@ -13,7 +13,15 @@ from rich.text import Text
 from quantsuite.gate import GateResult
 from quantsuite.records import Metric, Record
 from quantsuite.reporting.analysis import Row, by_metric, rows_of, unique
-from quantsuite.reporting.wording import ACCURACY, MISSING, PERPLEXITY, enumerate_variants, heading, scale_of
+from quantsuite.reporting.wording import (
+    ACCURACY,
+    MISSING,
+    PERPLEXITY,
+    enumerate_variants,
+    heading,
+    scale_of,
+    unquantized_share,
+)
 from quantsuite.statistics import CONFIDENCE, Margins
 
 LABEL_WIDTH = 21
@@ -88,6 +96,7 @@ def terminal_summary(records: Sequence[Record], margins: Margins) -> RenderableT
         own = [record for record in records if record.subject.model == model]
         metrics = tuple((group[0].metric, tuple(rows_of(group, margins))) for group in by_metric(own))
         parts.append(_ModelSummary(model, metrics))
+        parts += [Text(f"unquantized: {share}", style="dim") for share in unique(map(unquantized_share, own)) if share]
     legend = (
         f"{CONFIDENCE:.0%} intervals; changes are paired with bf16. ok: the loss is within the margin "
         f"({ACCURACY.margin(margins.accuracy)}, {PERPLEXITY.margin(margins.log_perplexity)}); worse: beyond it."

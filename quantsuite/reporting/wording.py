@@ -105,3 +105,10 @@ def mebibytes(size: int | None) -> str:
 
 def percent(ratio: float | None) -> str:
     return MISSING if ratio is None else f"{100 * ratio:.1f} %"
+
+
+def unquantized_share(record: Record) -> str:
+    """What a scheme leaves of a model in its own dtype; empty for the reference."""
+    if record.unquantized is None or record.subject.is_reference:
+        return ""
+    return f"{percent(record.unquantized)} of the parameters (embeddings, norms, biases, routers, head)"
