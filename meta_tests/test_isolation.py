@@ -146,7 +146,15 @@ link = "https://example.org"
 expires = 2999-01-01
 raises = "RuntimeError"
 """
-SUITE = "def test_all(conformance_check):\n    conformance_check()\n"
+SUITE = """
+from pathlib import Path
+
+contestant_folder = Path(__file__).parent / "kernels"
+
+
+def test_all(conformance_check):
+    conformance_check()
+"""
 CHECKS = ["-k", "load or zeros_stay_zero or repeatable"]
 
 
@@ -169,6 +177,7 @@ def project(folder: Path, files: dict[str, str]) -> Path:
     for name, content in files.items():
         (folder / "kernels" / f"{name}.py").write_text(content)
     (folder / "pytest.ini").write_text("[pytest]\nstrict = true\n")
+    (folder / "conftest.py").write_text('pytest_plugins = ["quantsuite.plugin"]\n')
     (folder / "test_all.py").write_text(SUITE)
     return folder
 
