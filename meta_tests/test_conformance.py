@@ -12,8 +12,10 @@ from pathlib import Path
 import pytest
 
 from meta_tests.mutants import AsymmetricQuantizer, PlainQuantizer
+from quantsuite.checks import CheckFailure, NotApplicable
 from quantsuite.conformance.cases import KnownFailure, make_cases, parameters, read_known_failures, require_cases
 from quantsuite.contestant import ENTRY_POINT_GROUP, ContestantError, load
+from quantsuite.quantize import dequantize, quantize
 from quantsuite.reading import read_run
 
 KERNEL = """
@@ -211,6 +213,40 @@ def test_a_kernel_that_was_asked_for_and_cannot_run_fails_the_run(
     result = run(tmp_path, site, *CONFORMANCE, "mine.py")
     assert result.returncode != pytest.ExitCode.OK
     assert message in result.stdout + result.stderr
+
+
+class Careless:
+    """Right arithmetic on what it first changes in its caller's tensors."""
+
+    name, schemes = "careless", ("int8-row",)
+
+    def __init__(self, operation: str) -> None:
+        self.operation = operation
+
+    def quantize(self, x, operand):
+        return dequantize(quantize(x.clamp_(-1, 1), operand))
+
+    def pack(self, weight, scheme):
+        return weight
+
+    def linear(self, x, packed):
+        return x.clamp_(-1, 1) @ packed.T
+
+
+@pytest.mark.parametrize("operation", ["quantize", "linear"])
+def test_a_contestant_that_changes_its_input_holds_no_property_of_values(operation: str) -> None:
+    """Expected values come from the tensor that it was given."""
+    failed = {}
+    for case in make_cases([Careless(operation)]):
+        try:
+            case.run()
+        except CheckFailure as error:
+            failed[case.property] = str(error)
+        except NotApplicable:
+            continue
+    names = {"quantize": "elements_within_bound", "linear": "product_within_bound"}
+    assert "changed its input" in failed[names[operation]]
+    assert len(failed) > 6
 
 
 def test_schemes_are_chosen_by_any_of_their_names() -> None:

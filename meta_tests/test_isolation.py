@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -43,7 +44,7 @@ def write_forever():
 def forge():
     for descriptor in range(3, 100):
         with contextlib.suppress(OSError):
-            os.write(descriptor, b"{}\\n")
+            os.write(descriptor, b'{"type": "Held", "tightness": 0.25, "details": {}}\\n')
 
 
 class Kernel:
@@ -293,18 +294,32 @@ def test_nothing_is_left_running(finished: Finished) -> None:
 
 
 @pytest.mark.parametrize("workers", [[], ["-n", "2"]], ids=["alone", "xdist"])
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [("import nowhere", "mine.py: No module named 'nowhere'; is its package installed?")],
-)
-def test_a_kernel_that_is_named_and_cannot_be_loaded_is_a_usage_error(
-    content: str, message: str, workers: list[str], tmp_path: Path
-) -> None:
-    (project(tmp_path, {}) / "mine.py").write_text(content)
+def test_a_kernel_that_is_named_and_not_there_is_a_usage_error(workers: list[str], tmp_path: Path) -> None:
+    project(tmp_path, {})
     result = run(tmp_path, "--kernel", "mine.py", *workers)
     assert result.returncode == pytest.ExitCode.USAGE_ERROR
-    assert result.stderr.strip() == f"ERROR: {message}"
+    assert result.stderr.strip() == "ERROR: mine.py does not exist; give a path to a Python file or a module's name"
     assert "INTERNALERROR" not in result.stdout
+
+
+def test_a_kernel_that_is_named_and_cannot_be_loaded_costs_no_other(tmp_path: Path) -> None:
+    folder = project(tmp_path, {"good": FILES["good"]})
+    (folder / "mine.py").write_text("import nowhere")
+    result = run(tmp_path, "--kernel", "mine.py", "--kernel", "kernels/good.py")
+    assert result.returncode == pytest.ExitCode.TESTS_FAILED
+    assert "mine.py: No module named 'nowhere'; is its package installed?" in result.stdout
+    results = read_run(tmp_path / "reports" / "numerics.json").properties
+    assert {found.contestant for found in results} == {"good"}
+
+
+def test_contestants_of_one_name_are_refused_with_their_places(tmp_path: Path) -> None:
+    project(tmp_path, {"good": FILES["good"], "twin": FILES["good"]})
+    result = run(tmp_path)
+    assert result.returncode == pytest.ExitCode.USAGE_ERROR
+    assert re.search(r"kernels/good.py and \S+kernels/twin.py have contestants of one name, 'good'", result.stderr)
+
+
+IGNORING = "for number in set(range(1, 65)) - {9, 19, 32, 33}: signal.signal(number, signal.SIG_IGN)"
 
 
 def test_workers_check_contestants_too(tmp_path: Path) -> None:
@@ -316,9 +331,10 @@ def test_workers_check_contestants_too(tmp_path: Path) -> None:
     assert len(results) == 4 and lost == {LOST["faults"], LOST["leaves"]}
 
 
-def test_a_check_that_holds_the_interpreter_ends_with_a_run_that_was_killed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("before", ["pass", IGNORING], ids=["plain", "ignoring-signals"])
+def test_a_check_that_holds_the_interpreter_ends_with_a_run_that_was_killed(before: str, tmp_path: Path) -> None:
     hold = "open('busy', 'w'); os.fork() or time.sleep(600); ctypes.PyDLL(None).sleep(600)"
-    busy = f"def busy(x):\n    {hold}\n\n\nCONTESTANTS = [Kernel('busy', busy)]\n"
+    busy = f"def busy(x):\n    {before}\n    {hold}\n\n\nCONTESTANTS = [Kernel('busy', busy)]\n"
     project(tmp_path, {"busy": KERNEL + busy})
     process = subprocess.Popen(command(), cwd=tmp_path, env=environment(), stdout=subprocess.DEVNULL)
     assert wait_for((tmp_path / "busy").exists, 60) and len(running_in(tmp_path)) >= 2
@@ -331,7 +347,8 @@ def test_a_check_that_holds_the_interpreter_ends_with_a_run_that_was_killed(tmp_
 def source(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[IsolatedSource]:
     """A source of one contestant that does on zeros what the parameter says."""
     path = tmp_path / "mine.py"
-    path.write_text(f'{KERNEL}\ndef act(x):\n    {request.param}\n\n\nCONTESTANTS = [Kernel("mine", act)]\n')
+    body = f"FOLDER = {str(tmp_path)!r}\n\n\ndef act(x):\n    {request.param}\n"
+    path.write_text(f'{KERNEL}\n{body}\n\nCONTESTANTS = [Kernel("mine", act)]\n')
     made = IsolatedSource(str(path), limit=LIMIT)
     yield made
     made.close()
@@ -358,6 +375,18 @@ def test_a_fork_of_a_contestant_answers_nothing(source: IsolatedSource) -> None:
     with pytest.raises(CheckFailure, match=r"mine\.quantize returned None"):
         zeros()
     assert repeatable().tightness == 0
+
+
+DAEMON = "import subprocess; subprocess.Popen(['sleep', '600'], start_new_session=True, cwd=FOLDER); return x"
+
+
+@pytest.mark.parametrize("source", [DAEMON], indirect=True)
+def test_what_a_contestant_starts_in_a_session_of_its_own_ends_too(source: IsolatedSource, tmp_path: Path) -> None:
+    (zeros,) = cases(source, "zeros_stay_zero")
+    assert zeros().tightness == 0
+    assert len(running_in(tmp_path)) == 1
+    source.close()
+    assert wait_for(lambda: not running_in(tmp_path)), running_in(tmp_path)
 
 
 @pytest.mark.parametrize("source", ["os.closerange(3, 100)", "forge()"], indirect=True)

@@ -101,7 +101,9 @@ def test_short_options_give_way_and_say_so(where: str, run: Run, tmp_path: Path)
         path = (plugin(tmp_path / "plugins", "theirs", source),)
     arguments = ("--pyargs", "quantsuite.accuracy", "--co", "-q", "--scheme", "bf16")
     result = run("--pyargs", "quantsuite.accuracy", "--co", "--scheme", "bf16", path=path)
-    assert "--device is another plugin's here; use --quantsuite-device" in result.stdout, result.stdout + result.stderr
+    assert "--device of another plugin or conftest.py; for ours use --quantsuite-device" in result.stdout, (
+        result.stdout + result.stderr
+    )
     result = run(*arguments, "--quantsuite-device", "abacus", "--device", "cpu", path=path)
     assert result.returncode == 0, result.stdout + result.stderr
 

@@ -12,19 +12,20 @@ import msgspec
 import pytest
 
 from meta_tests import factories
-from meta_tests.factories import DIRECT, DRIFT, PERPLEXITY, record
+from meta_tests.factories import DIRECT, DRIFT, PERPLEXITY, choices, environment, record
 from quantsuite.__main__ import main
 from quantsuite.items import Choices, Divergences, Items, Perplexities
-from quantsuite.reading import Purpose, read_run
-from quantsuite.records import ErrorPoint, PropertyResult, RecordError
+from quantsuite.reading import ContentError, Purpose, read_run
+from quantsuite.records import ErrorPoint, PropertyResult, RecordError, Run
 from quantsuite.runfile import write_run
+from quantsuite.tiny import embedded_baseline
 
-BASELINE = Path(__file__).parent.parent / "reports" / "baselines" / "tiny.json"
+BASELINE = embedded_baseline("tiny")
 TEXT = factories.perplexities(40)
 LETTERS = Choices(
     group=["a"] * 4,
     answer=[0, 1, 2, 3],
-    predicted=[0, 1, 2, -1],
+    predicted=[0] * 4,
     log_likelihoods=[[-1.0, -2.0, -3.0, -1.0]] * 4,
 )
 MEASURED = {
@@ -252,3 +253,56 @@ def test_drift_has_more_items_than_its_dataset() -> None:
     drifted = MEASURED["drift"]
     assert isinstance(drifted.items, Divergences)
     assert msgspec.structs.replace(drifted, dataset=factories.dataset(2)).measured
+
+
+RESULT = {
+    "test": "t",
+    "contestant": "mine",
+    "operation": "linear",
+    "scheme": "int8-row",
+    "property": "product_within_bound",
+    "environment": environment(),
+}
+
+
+FAILED = {"outcome": "fails", "reason": "wrong"}
+
+
+@pytest.mark.parametrize(
+    ("outcome", "factor", "reason"),
+    [("within bound", 2.5, None), ("within bound", 0.0, None), ("within bound", None, None), ("exact", 0.75, None),
+     ("fails", None, None), ("fails", 0.5, "wrong"), ("not supported", None, None)],
+)  # fmt: skip
+def test_a_finding_is_that_of_its_factor(outcome: Any, factor: float | None, reason: str | None) -> None:
+    with pytest.raises(ValueError, match=f"product_within_bound: {outcome}"):
+        PropertyResult(**RESULT, outcome=outcome, factor=factor, reason=reason)
+
+
+def test_a_result_that_stands_twice_is_refused(tmp_path: Path) -> None:
+    held, failed = (PropertyResult(**RESULT, **found) for found in ({"outcome": "exact", "factor": 0.0}, FAILED))
+    path = tmp_path / "run.json"
+    path.write_bytes(msgspec.json.encode(Run(properties=[held, failed])))
+    with pytest.raises(ContentError, match="int8-row, product_within_bound, cpu, bf16 stands in it twice"):
+        read_run(path)
+
+
+def test_an_invented_detail_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "run.json"
+    path.write_bytes(msgspec.json.encode(Run(records=[record(DIRECT, items=choices(8, 0.5), details={"foo": 5.0})])))
+    with pytest.raises(ContentError, match="no recipe gives a detail 'foo'"):
+        read_run(path)
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [({"seconds": -1.0}, "seconds"), ({"weight_bytes": -5}, "weight_bytes"), ({"unquantized": 17.0}, "unquantized"),
+     ({"metric": msgspec.structs.replace(DIRECT, better="lower")}, "better")],
+)  # fmt: skip
+def test_a_number_that_no_run_writes_is_refused(edit: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        msgspec.structs.replace(record(DIRECT, items=choices(8, 0.5)), **edit)
+
+
+def test_an_answer_is_the_likeliest_letter() -> None:
+    with pytest.raises(ValueError, match="largest elsewhere"):
+        Choices(group=["a"], answer=[0], predicted=[1], log_likelihoods=[[-1.0, -2.0, -3.0, -4.0]])

@@ -6,7 +6,6 @@ import argparse
 import sys
 from pathlib import Path
 
-import pytest
 from rich.console import Console
 
 from quantsuite.gate import gate, gate_against_reference
@@ -37,13 +36,18 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(arguments: list[str]) -> int:
-    """``run [SUITE] [pytest's and the run's options]``; a suite is the first word or left away."""
+    """``run [SUITE] [pytest's and the run's options]``; a suite is the first word or left away.
+
+    No ``conftest.py`` of the folder that it is called in is imported.
+    """
+    import pytest
+
     suite = arguments.pop(0) if arguments and not arguments[0].startswith("-") else SUITES[0]
     if suite not in SUITES:
         print(f"unknown suite {suite!r}; use {', '.join(SUITES)}, then options", file=sys.stderr)
         return int(pytest.ExitCode.USAGE_ERROR)
     known = "ignore:Module already imported:pytest.PytestAssertRewriteWarning"  # That of this package, for this call.
-    return int(pytest.main(["--pyargs", f"quantsuite.{suite}", "-W", known, *arguments]))
+    return int(pytest.main(["--noconftest", "--pyargs", f"quantsuite.{suite}", "-W", known, *arguments]))
 
 
 def main(arguments: list[str] | None = None) -> int:

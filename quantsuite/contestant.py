@@ -21,6 +21,7 @@ from torch import Tensor
 
 from quantsuite.scheme import Operand, Scheme
 
+LONGEST_NAME = 100
 ENTRY_POINT_GROUP = "quantsuite.kernels"
 _REQUIRED = {"quantize": ("quantize",), "linear": ("pack", "linear")}
 
@@ -181,8 +182,12 @@ def _validate_names(contestant: Any, where: str) -> None:
     Raises:
         ContestantError: naming the first that is not.
     """
-    if not isinstance(contestant.name, str) or not contestant.name:
-        raise ContestantError(f"{where}: name is {contestant.name!r}, expected a string")
+    name = contestant.name
+    if type(name) is not str or not 0 < len(name) <= LONGEST_NAME or not name.isprintable():
+        shown = ascii(name)[:LONGEST_NAME] if type(name) in (str, int, float, bytes) else f"a {type(name).__name__}"
+        raise ContestantError(
+            f"{where}: name is {shown}, expected a string of 1 to {LONGEST_NAME} printable characters"
+        )
     schemes, names = contestant.schemes, getattr(contestant, "dtypes", ("float32",))
     for attribute, value in (("schemes", schemes), ("dtypes", names)):
         if isinstance(value, str) or not isinstance(value, Sequence) or not all(isinstance(v, str) for v in value):
@@ -203,8 +208,7 @@ def _import(location: str) -> ModuleType:
     path = Path(location)
     if path.suffix != ".py":
         return importlib.import_module(location)
-    if not path.exists():
-        raise ContestantError(f"{location} does not exist; give a path to a Python file or a module's name")
+    require_file(location)
     name = f"quantsuite_contestant_{path.stem}"
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None and spec.loader is not None
@@ -244,6 +248,17 @@ def load(location: str) -> Source:
             f"{place} has no {attribute!r}; it has {', '.join(k for k in vars(module) if k[0] != '_')}"
         )
     return Source(contestants=[validate(getattr(module, attribute), location)])
+
+
+def require_file(location: str) -> None:
+    """Whether a location that is a file's is there, without loading it.
+
+    Raises:
+        ContestantError: if it is not.
+    """
+    path = Path(location.partition(":")[0])
+    if path.suffix == ".py" and not path.is_file():
+        raise ContestantError(f"{path} does not exist; give a path to a Python file or a module's name")
 
 
 def discover(folder: Path | None) -> list[str]:

@@ -100,9 +100,12 @@ class Choices(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
             if {*map(len, self.log_likelihoods)} != {choices} or choices < 2:
                 raise ValueError("log_likelihoods have not the same number of choices, two or more, for all questions")
             for row in self.log_likelihoods:
-                _check_range("log_likelihoods", row)
+                _check_range("log_likelihoods", row, high=ROUNDING)
         _check_range("answer", self.answer, low=0, high=choices - 1)
         _check_range("predicted", self.predicted, low=UNPARSED, high=choices - 1)
+        for row, predicted in zip(self.log_likelihoods or (), self.predicted, strict=False):
+            if predicted != row.index(max(row)):
+                raise ValueError(f"predicted holds {predicted} where the likelihoods {row} are largest elsewhere")
 
     def __len__(self) -> int:
         return len(self.answer)
@@ -195,7 +198,9 @@ def disagreement(items: Items, value: float, details: Mapping[str, float]) -> tu
     roundings = (len(items) + 8) * 2**-52
     expected = {"value": items.value, **items.details_as(details)}
     for name, given in {"value": value, **details}.items():
-        found = expected.get(name, given)
+        if name not in expected:
+            raise ValueError(f"no recipe gives a detail {name!r}")
+        found = expected[name]
         relative = roundings * max(1.0, abs(math.log(abs(found)))) if found else 0.0
         absolute = roundings if name == "mean_delta_p" else 0.0
         if not math.isclose(given, found, rel_tol=relative, abs_tol=absolute):

@@ -58,7 +58,10 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
     options = RunOptions.read(config.option)
     data = f"limit {options.limit or 'none'}, seed {options.seed}, output {options.output}"
     lines = [f"quantsuite: model {options.model}, device {options.device}, dtype {options.dtype}, {data}"]
-    return lines + [f"quantsuite: {short} is another plugin's here; use --{PREFIX}-{short[2:]}" for short in LEFT]
+    if LEFT:
+        long = ", ".join(f"--{PREFIX}-{short[2:]}" for short in LEFT)
+        lines.append(f"quantsuite: {', '.join(LEFT)} of another plugin or conftest.py; for ours use {long}")
+    return lines
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -80,8 +83,8 @@ def _cells(config: pytest.Config) -> list[Cell] | ValueError:
     if CELLS not in config.stash:
         try:
             config.stash[CELLS] = plan_cells(RunOptions.read(config.option))
-        except ValueError as error:
-            config.stash[CELLS] = error
+        except Exception as error:
+            config.stash[CELLS] = _in_one_line(config, error)
     return config.stash[CELLS]
 
 
@@ -166,8 +169,8 @@ def _prepare(config: pytest.Config, ids: list[str], labels: dict[str, str]) -> N
         RunFile(RunOptions.read(config.option).numerics_output, option="--numerics-output").check_writable()
         if labels:
             config.stash[SESSION] = _open_session(config)
-    except ValueError as error:
-        raise pytest.UsageError(str(error)) from error
+    except Exception as error:
+        raise pytest.UsageError(str(_in_one_line(config, error))) from error
 
 
 def _open_session(config: pytest.Config) -> Session:
@@ -225,11 +228,7 @@ def measured(cell: Cell, quantsuite_session: Session, request: pytest.FixtureReq
         attach(msgspec.structs.replace(blank, outcome="unsupported", reason=str(error)))
         ending = pytest.skip.Exception(f"not supported: {error}")
     except Exception as error:
-        if request.config.option.fulltrace:
-            raise
-        first = (str(error).splitlines() or [""])[0]
-        raised = first if isinstance(error, ValueError) else f"{type(error).__name__}: {first}"
-        ending = pytest.fail.Exception(raised, pytrace=False)
+        ending = pytest.fail.Exception(str(_in_one_line(request.config, error)), pytrace=False)
     raise ending
 
 
@@ -243,6 +242,17 @@ def measured_so_far(request: pytest.FixtureRequest) -> list[Record]:
 def record_error(request: pytest.FixtureRequest) -> Callable[[ErrorPoint], None]:
     """Attaches a measured error to the test's report."""
     return lambda point: request.node.user_properties.append((ERROR, msgspec.json.encode(point).decode()))
+
+
+def _in_one_line(config: pytest.Config, error: Exception) -> ValueError:
+    """Any error as one that a user reads: messages of this package as they are, others with their type.
+
+    With ``--full-trace`` it is raised as it came.
+    """
+    if config.option.fulltrace:
+        raise error
+    first = (str(error).splitlines() or [""])[0]
+    return ValueError(first if isinstance(error, ValueError) else f"{type(error).__name__}: {first}")
 
 
 def _is_worker(config: pytest.Config) -> bool:

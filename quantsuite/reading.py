@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import re
 import stat
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Literal
 
 import msgspec
 
 from quantsuite.items import disagreement
-from quantsuite.records import SCHEMA_VERSION, Record, RecordError, Run, differences_with_model
+from quantsuite.records import (
+    SCHEMA_VERSION,
+    ErrorPoint,
+    PropertyResult,
+    Record,
+    RecordError,
+    Run,
+    differences_with_model,
+)
 
 Purpose = Literal["report", "output", "baseline"]
 """What a run file is read for: an argument of a command, a run's output that is continued, or a reviewed baseline."""
@@ -80,7 +89,7 @@ def decode_run(path: Path, data: bytes, *, purpose: Purpose) -> Run:
         run = msgspec.json.decode(data, type=Run)
     except msgspec.ValidationError as error:
         raise ContentError(f"{path} is not a run file: {error}; {_DAMAGED[purpose]}") from error
-    if problem := _contradiction(run.records):
+    if problem := _contradiction(run.records) or _twin([*run.properties, *run.errors]):
         raise ContentError(f"{path}: {problem}; {_DAMAGED[purpose]}")
     return run
 
@@ -137,6 +146,13 @@ def _contradiction(records: Iterable[Record]) -> str | None:
             name, given, expected = found
             return f"{cell}: {name} is {given!r}, its items give {expected!r}"
     return None
+
+
+def _twin(results: Sequence[PropertyResult | ErrorPoint]) -> str | None:
+    """The first result that stands twice."""
+    repeated = (key for key, count in Counter(result.key for result in results).items() if count > 1)
+    key = next(repeated, None)
+    return key and f"{', '.join(map(str, key))} stands in it twice"
 
 
 def read_runs(paths: Iterable[Path]) -> Run:

@@ -64,6 +64,10 @@ class Dataset(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     limit: int
     seed: int
 
+    def __post_init__(self) -> None:
+        if self.items < 1 or self.limit < 0 or (self.limit and self.items > self.limit):
+            raise ValueError(f"a dataset has {self.items:,} items of a limit of {self.limit:,}")
+
     def __str__(self) -> str:
         return f"{self.items:,} items of {self.name} (sha256 {self.sha256[:12]}, limit {self.limit}, seed {self.seed})"
 
@@ -77,6 +81,10 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     hardware: str
     threads: int
 
+    def __post_init__(self) -> None:
+        if self.threads < 1:
+            raise ValueError(f"threads are {self.threads}, less than 1")
+
 
 class Metric(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A recipe of its own name with its version, unit and direction."""
@@ -85,6 +93,10 @@ class Metric(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     version: int
     unit: str
     better: Direction
+
+    def __post_init__(self) -> None:
+        if self.version < 1:
+            raise ValueError(f"the version of {self.name} is {self.version}, less than 1")
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -123,6 +135,14 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         if self.items is not None and expected is not None and len(self.items) != expected:
             raise ValueError(f"a record has {len(self.items):,} items, its dataset {expected:,}")
         check_finite("value, seconds or details", [self.value or 0.0, self.seconds, *self.details.values()])
+        if self.seconds < 0:
+            raise ValueError(f"seconds are {self.seconds}, less than 0")
+        if self.weight_bytes is not None and self.weight_bytes < 1:
+            raise ValueError(f"weight_bytes are {self.weight_bytes}, less than 1")
+        if self.unquantized is not None and not 0 <= self.unquantized <= 1:
+            raise ValueError(f"unquantized is {self.unquantized}, not a share from 0 to 1")
+        if self.items is not None and (self.metric.better == "higher") != isinstance(self.items, Choices):
+            raise ValueError(f"{self.metric.name} says that {self.metric.better} is better, its items do not")
 
     @property
     def cell(self) -> tuple[str, str, str, str]:
@@ -175,6 +195,11 @@ class PropertyResult(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
     def __post_init__(self) -> None:
         check_finite("factor or details", [self.factor or 0.0, *self.details.values()])
+        factor = {"exact": self.factor == 0, "within bound": self.factor is not None and 0 < self.factor <= 1}
+        if not factor.get(self.outcome, self.factor is None):
+            raise ValueError(f"{self.contestant}, {self.scheme}, {self.property}: {self.outcome} by {self.factor}")
+        if self.outcome not in factor and not self.reason:
+            raise ValueError(f"{self.contestant}, {self.scheme}, {self.property}: {self.outcome} without a reason")
 
     @property
     def key(self) -> tuple[str, ...]:
@@ -202,6 +227,8 @@ class ErrorPoint(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
     def __post_init__(self) -> None:
         check_finite("x, measured or predicted", [self.x, self.measured, self.predicted or 0.0])
+        if min(self.measured, self.predicted or 0.0) < 0:
+            raise ValueError(f"{self.study}, {self.scheme}: an error of {self.measured} or {self.predicted} is below 0")
 
     @property
     def key(self) -> tuple[object, ...]:

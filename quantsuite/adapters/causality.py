@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from quantsuite.adapters.transformers import context_of
+
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
@@ -17,8 +19,7 @@ PREFIX, SUFFIX = 8, 24
 def _probe(model: PreTrainedModel) -> Tensor:
     """Two rows ``[2, tokens]`` that share their first tokens and draw all others anew."""
     generator = torch.Generator().manual_seed(0)
-    context = getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None)
-    length = min(PREFIX + SUFFIX, context or PREFIX + SUFFIX)
+    length = min(PREFIX + SUFFIX, context_of(model.config) or PREFIX + SUFFIX)
     rows = torch.randint(model.get_input_embeddings().weight.shape[0], (2, length), generator=generator)
     rows[1, :PREFIX] = rows[0, :PREFIX]
     return rows.to(model.device)

@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 DATA_SUFFIXES = (".json", ".txt", ".model", ".tiktoken")
 """Configurations and tokenizers; nothing that can hold code."""
+INTEGERS = ("BOOL", "U8", "I8", "U16", "I16", "U32", "I32", "U64", "I64")
 ADAPTER = "adapter_config.json"
 CUSTOM_GENERATE = "custom_generate"
 ATTENTIONS = ("eager", "sdpa")
@@ -167,12 +168,17 @@ def check_folder(folder: Path) -> None:
         if not path.is_file():
             raise CheckpointError(f"{path} is missing ({named_by}); download or copy the checkpoint again")
         try:
-            with safe_open(path, framework="pt"):
-                pass
+            with safe_open(path, framework="pt") as tensors:
+                weights = (name for name in tensors.keys() if name.endswith("weight"))  # noqa: SIM118
+                integer = next((name for name in weights if tensors.get_slice(name).get_dtype() in INTEGERS), None)
         except (SafetensorError, OSError) as error:
             raise CheckpointError(
                 f"{path} is truncated or damaged ({path.stat().st_size:,} bytes: {error}); download or copy it again"
             ) from error
+        if integer is not None:
+            raise CheckpointError(
+                f"{path}: {integer} holds integers, no weights without scales; give the unquantized checkpoint"
+            )
 
 
 def differ(folder: Path, name: str, other: str) -> bool:

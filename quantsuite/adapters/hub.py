@@ -100,9 +100,16 @@ def resolve_folder(name: str, *, weights: bool = True) -> Path:
     """
     if name in EMBEDDED:
         return embedded_folder()
-    folder = Path(name).expanduser()
-    if folder.is_dir():
-        return folder
-    if folder.exists() or looks_like_path(name):
+    try:
+        folder = Path(name).expanduser()
+        if folder.is_dir():
+            return folder
+        is_other = folder.exists() or looks_like_path(name)
+    except (OSError, ValueError, RuntimeError) as error:
+        shown = name if len(name) <= 80 else f"{name[:80]}... ({len(name):,} characters)"
+        raise CheckpointError(
+            f"{shown!r} is no name of a folder ({type(error).__name__}); give a shorter path"
+        ) from error
+    if is_other:
         raise CheckpointError(f"{name} is not a folder; give a checkpoint folder, a hub id, or {', '.join(EMBEDDED)}")
     return _snapshot(name, weights=weights)

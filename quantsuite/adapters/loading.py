@@ -24,6 +24,7 @@ from quantsuite.adapters.checkpoint import (
 )
 from quantsuite.adapters.hub import offline, resolve_folder
 from quantsuite.adapters.quiet import quiet_transformers
+from quantsuite.adapters.transformers import context_of
 from quantsuite.tiny.outliers import inject_outliers
 
 if TYPE_CHECKING:
@@ -154,6 +155,12 @@ def load_model(name: str, *, device: str = "cpu", dtype: str = "bf16") -> Loaded
         raise CheckpointError(
             f"cannot load {name!r}: {one_line(error)}.  Repair config.json or the tokenizer, or give another checkpoint"
         ) from error
+    vocabulary = model.get_input_embeddings().weight.shape[0]
+    if tokenizer.vocab_size > vocabulary:
+        raise CheckpointError(
+            f"{name}: the tokenizer has {tokenizer.vocab_size:,} tokens, the model {vocabulary:,}; "
+            "it belongs to another model, copy the right tokenizer.json"
+        )
     if not tokenizer("A")["input_ids"]:  # What transformers makes of a folder without tokenizer files.
         raise CheckpointError(f"{name} has no tokenizer, or an empty one; copy tokenizer.json to the checkpoint")
     _check_tensors(name, folder, model, loading)
@@ -180,6 +187,8 @@ def context_length(name: str) -> int | None:
     try:
         with data_view(folder) as view, offline(), quiet_transformers():
             config = AutoConfig.from_pretrained(view, trust_remote_code=False, local_files_only=True)
-        return getattr(config.get_text_config(decoder=True), "max_position_embeddings", None)
+        return context_of(config)
+    except CheckpointError:
+        raise
     except Exception as error:
         raise CheckpointError(f"cannot read {folder / 'config.json'}: {one_line(error)}; repair it") from error

@@ -14,7 +14,7 @@ from transformers import Cache, DynamicCache
 from quantsuite.engine import Scores
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedConfig, PreTrainedModel
 
 LOGIT_ELEMENTS = 2**24
 """Logits held at once: 64 MiB in float32, 110 positions of a 151,936-entry vocabulary."""
@@ -30,6 +30,12 @@ def shared_prefix(sequences: Sequence[Sequence[int]], limit: int) -> int:
     columns = zip(*(sequence[:limit] for sequence in sequences), strict=False)
     length = sum(1 for _ in itertools.takewhile(lambda column: len(set(column)) == 1, columns))
     return length if length >= SHARED_MINIMUM else 0
+
+
+def context_of(config: PreTrainedConfig) -> int | None:
+    """The longest context in tokens, or ``None`` where a configuration sets none, or -1 for any."""
+    positions = getattr(config.get_text_config(decoder=True), "max_position_embeddings", None)
+    return positions if positions is None or positions > 0 else None
 
 
 class TransformersEngine:
@@ -51,7 +57,7 @@ class TransformersEngine:
         self._batch_tokens = batch_tokens
         text = model.config.get_text_config(decoder=True)
         self._vocabulary: int = text.vocab_size
-        self.max_length: int | None = getattr(text, "max_position_embeddings", None)
+        self.max_length = context_of(model.config)
         # A sliding window counts the padding between a short prompt and its continuation.
         self._slides = getattr(text, "sliding_window", None) is not None
         ends = model.generation_config.eos_token_id if model.generation_config else None
@@ -66,7 +72,9 @@ class TransformersEngine:
         head = self._model.get_output_embeddings()
         if head is None:
             return False
-        hidden = self._model.base_model(input_ids=probe, use_cache=False).last_hidden_state
+        hidden = getattr(self._model.base_model(input_ids=probe, use_cache=False), "last_hidden_state", None)
+        if hidden is None:  # A model that is its own base.
+            return False
         return torch.equal(head(hidden), self._model(input_ids=probe, use_cache=False).logits)
 
     def _features(self, **inputs: object) -> Tensor:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
@@ -32,6 +33,24 @@ class NotApplicable(Exception):
 
 class NotSupported(Exception):
     """What a contestant does not take on a device, in its own words."""
+
+
+@contextmanager
+def unchanged(function: str, given: Tensor) -> Iterator[None]:
+    """What a contestant is given holds the same bits after it; expected values come from the very tensor.
+
+    Raises:
+        CheckFailure: if it does not.
+    """
+    __tracebackhide__ = True
+    before = _bits(given).clone()
+    yield
+    if not torch.equal(before, _bits(given)):
+        raise CheckFailure(f"{function} changed its input {list(given.shape)}, which belongs to its caller")
+
+
+def _bits(x: Tensor) -> Tensor:
+    return x.detach().contiguous().reshape(-1).view(torch.uint8)
 
 
 def require_tensor(function: str, got: object, shape: Sequence[int]) -> Tensor:

@@ -29,7 +29,7 @@ from quantsuite.checks.draws import (
     round_at_scale_one,
 )
 from quantsuite.checks.oracle import NEAR, nearest_values, rounding_error
-from quantsuite.checks.outcome import CheckFailure, NotApplicable, compare, require_tensor, same
+from quantsuite.checks.outcome import CheckFailure, NotApplicable, compare, require_tensor, same, unchanged
 from quantsuite.contestant import Quantizer
 from quantsuite.granularity import share_scales
 from quantsuite.scheme import Operand
@@ -39,10 +39,12 @@ def _quantized(contestant: Quantizer, x: Tensor, operand: Operand) -> Tensor:
     """What a contestant makes of a tensor.
 
     Raises:
-        CheckFailure: if it is no tensor in the shape of ``x``.
+        CheckFailure: if it is no tensor in the shape of ``x``, or if ``x`` was changed.
     """
     __tracebackhide__ = True
-    return require_tensor(f"{contestant.name}.quantize", contestant.quantize(x, operand), x.shape)
+    name = f"{contestant.name}.quantize"
+    with unchanged(name, x):
+        return require_tensor(name, contestant.quantize(x, operand), x.shape)
 
 
 def _within(contestant: Quantizer, operand: Operand, case: str, x: Tensor) -> float:

@@ -13,7 +13,7 @@ from torch import Tensor
 from quantsuite import reference
 from quantsuite.bounds import FLOAT32_ROUNDOFF, bound_matmul
 from quantsuite.checks.draws import block_shape, normal
-from quantsuite.checks.outcome import CheckFailure, NotApplicable, NotSupported, compare, require_tensor
+from quantsuite.checks.outcome import CheckFailure, NotApplicable, NotSupported, compare, require_tensor, unchanged
 from quantsuite.contestant import Product, claims, unsupported_shape
 from quantsuite.granularity import PerTensor
 from quantsuite.scheme import Operand, Scheme
@@ -95,17 +95,29 @@ class Setting:
 
     def product(self, x: Tensor, weight: Tensor) -> Tensor:
         """The contestant's ``x W^T``, as by :meth:`multiply`."""
-        return self.multiply(x, self.contestant.pack(weight, self.scheme), weight.shape[0])
+        return self.multiply(x, self.pack(weight), weight.shape[0])
+
+    def pack(self, weight: Tensor) -> Any:
+        """The contestant's packed weight.
+
+        Raises:
+            CheckFailure: if it changed the weight.
+        """
+        __tracebackhide__ = True
+        with unchanged(f"{self.contestant.name}.pack", weight):
+            return self.contestant.pack(weight, self.scheme)
 
     def multiply(self, x: Tensor, packed: Any, n: int) -> Tensor:
         """The contestant's ``x W^T`` of a packed weight of ``n`` rows.
 
         Raises:
-            CheckFailure: if it is no tensor ``[..., n]``, or has another dtype than ``x``, whose roundings would widen
-                its own bound.
+            CheckFailure: if it is no tensor ``[..., n]``, has another dtype than ``x``, whose roundings would widen its
+                own bound, or if ``x`` was changed.
         """
         __tracebackhide__ = True
-        got = require_tensor(f"{self.contestant.name}.linear", self.contestant.linear(x, packed), (*x.shape[:-1], n))
+        name = f"{self.contestant.name}.linear"
+        with unchanged(name, x):
+            got = require_tensor(name, self.contestant.linear(x, packed), (*x.shape[:-1], n))
         if got.dtype != x.dtype:
             raise CheckFailure(f"{list(x.shape)} activations: the result is {got.dtype}, expected {x.dtype}")
         return got
@@ -150,7 +162,7 @@ class Setting:
 
         Named, with the numbers of the tokens.
         """
-        packed, n = self.contestant.pack(weight, self.scheme), weight.shape[0]
+        packed, n = self.pack(weight), weight.shape[0]
         m, k = x.shape
         same_scale = not scaled_as_a_whole(self.scheme.activation) or len(x.abs().amax(1).unique()) == 1
         for tokens in (m, *(size for size in TOKENS if size < m and same_scale)):

@@ -7,6 +7,7 @@ import fcntl
 import importlib
 import os
 import select
+import signal
 import socket
 import sys
 import traceback
@@ -36,6 +37,8 @@ from quantsuite.conformance.messages import (
 )
 from quantsuite.contestant import ContestantError, dtypes, load, parse_subject
 
+F_SETSIG = 10
+"""Of Linux's fcntl, which Python does not name: the signal that O_ASYNC sends."""
 MESSAGE_LENGTH, TRACEBACK_LENGTH = 20_000, 8_000
 PACKAGE = Path(__file__).parent.parent
 OUTSIDE = tuple(map(str, (PACKAGE / "checks", PACKAGE / "conformance", PACKAGE / "contestant.py", importlib.__file__)))
@@ -134,19 +137,27 @@ def _raised(error: BaseException) -> Raised:
 
 
 def serve(connection: socket.socket) -> None:
-    """Send an empty line as the process is ready, then a line with the answer to each line with a request."""
+    """Send an empty line as the process is ready, then the answer to each request, behind the word that it began with.
+
+    What a contestant or a fork of it writes to the socket is no answer without the word.
+    """
     subject, process, requests = Subject(), os.getpid(), msgspec.json.Decoder(Request)
     with connection, connection.makefile("rb") as lines:
         connection.sendall(b"\n")
         for line in lines:
-            answer = subject.answer(requests.decode(line))
+            word, _, request = line.partition(b" ")
+            answer = subject.answer(requests.decode(request))
             if os.getpid() != process:
                 os._exit(0)  # a fork that came back from the contestant would answer a second time
-            connection.sendall(msgspec.json.encode(answer) + b"\n")
+            connection.sendall(word + b" " + msgspec.json.encode(answer) + b"\n")
 
 
 def end_with_parent(lifeline: int) -> None:
-    """Let the kernel end this process group once the other end of a pipe is closed, whatever runs here then."""
+    """Let the kernel end this process group once the other end of a pipe is closed, whatever runs here then.
+
+    The signal is SIGKILL, which a contestant can neither ignore nor handle.
+    """
+    fcntl.fcntl(lifeline, F_SETSIG, signal.SIGKILL)
     fcntl.fcntl(lifeline, fcntl.F_SETOWN, -os.getpgrp())
     fcntl.fcntl(lifeline, fcntl.F_SETFL, os.O_ASYNC)
     if select.select([lifeline], [], [], 0)[0]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import datetime
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -48,11 +49,15 @@ class LoadFailure:
 
 @dataclass(kw_only=True)
 class Found:
-    """Sources, what they declare, and parameters in the place of those that declare nothing."""
+    """Sources, what they declare, and parameters in the place of those that declare nothing.
+
+    Args:
+        named: whether a user asked for these, so that a missing library is a failure.
+    """
 
     sources: list[IsolatedSource]
+    named: bool = False
     contestants: list[IsolatedContestant] = field(default_factory=list)
-    errors: list[BaseException] = field(default_factory=list)
     others: list[Any] = field(default_factory=list)
 
     def load(self) -> None:
@@ -66,10 +71,11 @@ class Found:
             try:
                 self.contestants += source.load()
             except MissingLibraryError as error:
-                self.errors.append(error)
-                self.others.append(pytest.param(None, id=source.name, marks=pytest.mark.skip(reason=str(error))))
+                if self.named:
+                    self.others.append(pytest.param(LoadFailure(error), id=f"{source.name}/load"))
+                else:
+                    self.others.append(pytest.param(None, id=source.name, marks=pytest.mark.skip(reason=str(error))))
             except LOAD_ERRORS as error:
-                self.errors.append(error)
                 self.others.append(pytest.param(LoadFailure(error), id=f"{source.name}/load"))
 
 
@@ -79,13 +85,16 @@ FOUND = pytest.StashKey[dict["Path | None", Found]]()
 def _found(config: pytest.Config, folder: Path | None) -> Found:
     """The contestants of ``--kernel``, else those of a folder and of installed packages."""
     from quantsuite.conformance.isolated import IsolatedSource
-    from quantsuite.contestant import discover
+    from quantsuite.contestant import discover, require_file
 
     options = RunOptions.read(config.option)
     found = config.stash.setdefault(FOUND, {})
     if folder not in found:
         locations = options.kernel or discover(folder)
-        found[folder] = Found(sources=[IsolatedSource(location, limit=options.check_timeout) for location in locations])
+        for location in locations:
+            require_file(location)
+        sources = [IsolatedSource(location, limit=options.check_timeout) for location in dict.fromkeys(locations)]
+        found[folder] = Found(sources=sources, named=bool(options.kernel))
         found[folder].load()
     return found[folder]
 
@@ -115,15 +124,17 @@ def _parameters(config: pytest.Config, folder: Path | None) -> Iterator[Any]:
     device, schemes = resolve_device(options.device), None if list(options.scheme) == ["all"] else options.scheme
     if not found.sources:
         raise ValueError("there are no contestants; give one with --kernel path.py[:name]")
-    if options.kernel and found.errors:
-        raise ValueError(str(found.errors[0]))
     kernels = found.contestants
+    for name, count in Counter(kernel.name for kernel in kernels).items():
+        if count > 1:
+            places = " and ".join(kernel.source.location for kernel in kernels if kernel.name == name)
+            raise ValueError(f"{places} have contestants of one name, {name!r}; give each its own")
     own = config.rootpath / KNOWN_FAILURES
     known = made.read_known_failures(own, datetime.date.today()) if own.exists() else []
     known += made.read_known_failures(SHIPPED_KNOWN_FAILURES, datetime.date.min)
     names = [kernel.name for kernel in kernels] if schemes is None else []
     cases = made.make_cases(kernels, device=device, schemes=schemes, seed=options.seed, case=IsolatedCase)
-    if options.kernel:
+    if options.kernel and kernels:
         made.require_cases(cases, kernels, schemes)
     yield from made.parameters(cases, known, names)
     yield from found.others

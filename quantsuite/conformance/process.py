@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+import secrets
 import selectors
 import signal
 import socket
@@ -16,6 +17,7 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -30,6 +32,8 @@ CHUNK = 2**16
 POLL, LAST_WORDS, START = 0.1, 5.0, 300.0
 """Seconds between two looks whether the process lives, for one that closed its connection to end, and for its start."""
 
+MARK = "QUANTSUITE_CONTESTANT"
+"""The environment variable by which processes are found that a contestant started in sessions of their own."""
 _START = "import sys; sys.path[:] = sys.argv[3:]; from quantsuite.conformance.child import main; main()"
 
 
@@ -52,6 +56,7 @@ class ContestantProcess:
     def __init__(self, *, path: Sequence[str], folder: str) -> None:
         self._connection, theirs = socket.socketpair()
         watched, self._lifeline = os.pipe()
+        self._mark = secrets.token_hex(8)
         passed = theirs.fileno(), watched
         self._process = subprocess.Popen(
             [sys.executable, "-u", "-c", _START, *map(str, passed), *path],
@@ -61,6 +66,7 @@ class ContestantProcess:
             cwd=folder,
             pass_fds=passed,
             start_new_session=True,
+            env={**os.environ, MARK: self._mark},
         )
         theirs.close()
         os.close(watched)
@@ -95,8 +101,12 @@ class ContestantProcess:
             if not self._started:
                 self._line(name, START, "its start")  # whose imports are not the contestant's
                 self._started = True
-            self._send(request)
-            return msgspec.json.decode(self._line(name, limit, "--check-timeout"), type=Answer)
+            word = secrets.token_hex(8).encode()
+            self._send(word, request)
+            heading, _, answer = self._line(name, limit, "--check-timeout").partition(b" ")
+            if heading != word:
+                raise msgspec.DecodeError("an answer to no request")
+            return msgspec.json.decode(answer, type=Answer)
         except msgspec.MsgspecError as error:
             self.end()
             raise ProcessLost(f"{name}: its process sent what is no answer; it was ended", pytrace=False) from error
@@ -104,9 +114,9 @@ class ContestantProcess:
             self.end()
             raise
 
-    def _send(self, request: Request) -> None:
+    def _send(self, word: bytes, request: Request) -> None:
         with suppress(BrokenPipeError, ConnectionResetError):  # of one that has ended reading shows how
-            self._connection.sendall(msgspec.json.encode(request) + b"\n")
+            self._connection.sendall(word + b" " + msgspec.json.encode(request) + b"\n")
 
     def _line(self, name: str, limit: float, whose: str) -> bytes:
         __tracebackhide__ = True
@@ -163,8 +173,18 @@ class ContestantProcess:
             os.killpg(self._process.pid, signal.SIGKILL)
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(LAST_WORDS)
+        _kill_marked(self._mark)
         self._selector.close()
         self._connection.close()
         os.close(self._lifeline)
         assert self._process.stdout is not None
         self._process.stdout.close()
+
+
+def _kill_marked(mark: str) -> None:
+    """Kill what still runs with a mark in its environment, where the system shows environments as files."""
+    entry = f"{MARK}={mark}".encode()
+    for place in Path("/proc").glob("[0-9]*/environ"):
+        with suppress(OSError):
+            if entry in place.read_bytes().split(b"\0"):
+                os.kill(int(place.parent.name), signal.SIGKILL)
