@@ -225,7 +225,7 @@ def replaced(record: Record, **changes: object) -> Record:
         ({"environment__versions": {"torch": "2.14.0"}}, "torch is 2.14, not 2.13"),
         ({"dataset__sha256": "00"}, "items of world (sha256 00, "),
         ({"dataset__seed": 1}, "seed 1), not "),
-        ({"dataset__limit": 7_000}, "limit 7, seed 42), not "),
+        ({"dataset__limit": 7_000}, "limit 7000, seed 42), not "),
         ({"environment__dtype": "fp16", "environment__device": "cuda"}, "device is cuda, not cpu; dtype is fp16"),
     ],
     ids=lambda changes: "-".join(changes) if isinstance(changes, dict) else "",
