@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 from collections.abc import Callable
@@ -35,22 +36,22 @@ def plain_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def checkpoint(folder: Path, change: Callable[[Path], None]) -> Arguments:
     """A copy of a sharded checkpoint, changed."""
-    copy = shutil.copytree(folder / "plain", folder / "changed")
-    change(copy)
+    copied = shutil.copytree(folder / "plain", folder / "changed")
+    change(copied)
     return ["--model", "./changed", *SMALL[:4], "--task", "mmlu/direct"]
 
 
 def config(**changes: Any) -> Prepare:
-    def change(copy: Path) -> None:
-        content = json.loads((copy / "config.json").read_text())
-        (copy / "config.json").write_text(json.dumps(content | changes))
+    def change(changed: Path) -> None:
+        content = json.loads((changed / "config.json").read_text())
+        (changed / "config.json").write_text(json.dumps(content | changes))
 
     return lambda folder: checkpoint(folder, change)
 
 
 def index(**changes: Any) -> Prepare:
-    def change(copy: Path) -> None:
-        path = copy / "model.safetensors.index.json"
+    def change(changed: Path) -> None:
+        path = changed / "model.safetensors.index.json"
         content = json.loads(path.read_text())
         content["weight_map"] |= changes
         path.write_text(json.dumps(content))
@@ -59,8 +60,8 @@ def index(**changes: Any) -> Prepare:
 
 
 def tensors(change: Callable[[dict[str, torch.Tensor]], None]) -> Prepare:
-    def rewrite(copy: Path) -> None:
-        path = sorted(copy.glob("model-*.safetensors"))[0]
+    def rewrite(changed: Path) -> None:
+        path = sorted(changed.glob("model-*.safetensors"))[0]
         content = load_file(path)
         change(content)
         save_file(content, path, metadata={"format": "pt"})
@@ -68,23 +69,36 @@ def tensors(change: Callable[[dict[str, torch.Tensor]], None]) -> Prepare:
     return lambda folder: checkpoint(folder, rewrite)
 
 
-def pickled(copy: Path) -> None:
-    for path in copy.glob("model*"):
+def pickled(changed: Path) -> None:
+    for path in changed.glob("model*"):
         path.unlink()
-    torch.save({}, copy / "pytorch_model.bin")
+    torch.save({}, changed / "pytorch_model.bin")
 
 
-def truncated(copy: Path) -> None:
-    path = sorted(copy.glob("model-*.safetensors"))[0]
+def truncated(changed: Path) -> None:
+    path = sorted(changed.glob("model-*.safetensors"))[0]
     path.write_bytes(path.read_bytes()[:-9])
 
 
 def without(pattern: str) -> Prepare:
-    def remove(copy: Path) -> None:
-        for path in copy.glob(pattern):
+    def remove(changed: Path) -> None:
+        for path in changed.glob(pattern):
             path.unlink()
 
     return lambda folder: checkpoint(folder, remove)
+
+
+def narrow_vocabulary(folder: Path) -> Arguments:
+    """A model of fewer tokens than its tokenizer."""
+    config = copy.deepcopy(PLAIN["qwen3-tied"])
+    config.vocab_size = 500
+    save_checkpoint(folder / "narrow", config)
+    return ["--model", "./narrow", *SMALL]
+
+
+def as_integers(found: dict[str, torch.Tensor]) -> None:
+    name = next(name for name, tensor in found.items() if tensor.ndim == 2)
+    found[name] = found[name].to(torch.int8)
 
 
 def masked(folder: Path) -> Arguments:
@@ -185,6 +199,7 @@ BAD: dict[str, tuple[Prepare, str]] = {
     "no-model": (given("--model", ""), "an empty name; give one, or leave the option away"),
     "model-folder": (given("--model", "./nowhere"), "nowhere is not a folder; give a checkpoint folder"),
     "bracket-folder": (given("--model", "./no[where]"), "no[where] is not a folder; give a checkpoint folder"),
+    "long-name": (given("--model", "a" * 5_000), "(5,000 characters)' is no name of a folder"),
     "hub-model": (given("--model", "nobody/nothing"), "'nobody/nothing'"),
     "no-config": (without("config.json"), "has no config.json; give the folder that save_pretrained wrote"),
     "no-tokenizer": (without("tokenizer*"), "tokenizer"),
@@ -199,6 +214,8 @@ BAD: dict[str, tuple[Prepare, str]] = {
     "shard-outside": (index(**{"lm_head.weight": "../outside.safetensors"}), "../outside.safetensors"),
     "nan-weights": (tensors(lambda found: next(iter(found.values())).fill_(torch.nan)), "values are NaN or infinite"),
     "unexpected": (tensors(lambda found: found.update(spare=torch.ones(2))), "spare"),
+    "integer-weights": (tensors(as_integers), "holds integers, no weights without scales"),
+    "other-tokenizer": (narrow_vocabulary, "tokens, the model 500; it belongs to another model"),
     "not-causal": (masked, "causal"),
     "context": (
         lambda folder: ["--model", "./plain", "--task", "wikitext2/window2048"],

@@ -5,6 +5,7 @@ torch is imported only once a test asks for a cell.
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -57,7 +58,8 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_report_header(config: pytest.Config) -> list[str]:
     options = RunOptions.read(config.option)
     data = f"limit {options.limit or 'none'}, seed {options.seed}, output {options.output}"
-    lines = [f"quantsuite: model {options.model}, device {options.device}, dtype {options.dtype}, {data}"]
+    model = textwrap.shorten(ascii(options.model)[1:-1], 80, placeholder="...")
+    lines = [f"quantsuite: model {model}, device {options.device}, dtype {options.dtype}, {data}"]
     if LEFT:
         long = ", ".join(f"--{PREFIX}-{short[2:]}" for short in LEFT)
         lines.append(f"quantsuite: {', '.join(LEFT)} of another plugin or conftest.py; for ours use {long}")
