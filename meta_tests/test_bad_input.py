@@ -277,3 +277,9 @@ def test_bad_input_ends_the_run_in_one_line_before_anything_is_measured(
     assert len(shown.splitlines()) <= 20, shown
     assert max(map(len, shown.splitlines())) <= LONGEST, shown
     assert not list(tmp_path.glob("reports/*")), "something was measured"
+
+
+def test_numerics_that_cannot_be_written_end_the_run_before_anything_is_checked() -> None:
+    result = quantsuite("run", "numerics", "-p", "no:xdist", "--numerics-output", "/proc/none/run.json")
+    assert result.status == pytest.ExitCode.USAGE_ERROR
+    assert "cannot write /proc/none/run.json" in result.shown and "--numerics-output" in result.shown

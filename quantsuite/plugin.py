@@ -18,7 +18,6 @@ from quantsuite.progress import Progress
 from quantsuite.quiet import quiet
 from quantsuite.records import ERROR, RECORD, ErrorPoint, Record
 from quantsuite.refusal import refusal, refused
-from quantsuite.runfile import RunFile
 
 if TYPE_CHECKING:
     from quantsuite.session import Cell, Session
@@ -168,7 +167,6 @@ def _prepare(config: pytest.Config, ids: list[str], labels: dict[str, str]) -> N
     if config.option.collectonly:
         return
     try:
-        RunFile(RunOptions.read(config.option).numerics_output, option="--numerics-output").check_writable()
         if labels:
             config.stash[SESSION] = _open_session(config)
     except Exception as error:

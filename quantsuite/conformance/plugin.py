@@ -20,6 +20,7 @@ from quantsuite import contestants
 from quantsuite.options import RunOptions
 from quantsuite.records import PROPERTY, PropertyResult
 from quantsuite.refusal import refused
+from quantsuite.runfile import RunFile
 
 if TYPE_CHECKING:
     from quantsuite.conformance.cases import CheckCase
@@ -120,7 +121,9 @@ def _parameters(config: pytest.Config, folder: Path | None) -> Iterator[Any]:
     from quantsuite.conformance.isolated import IsolatedCase
     from quantsuite.session import resolve_device
 
-    options, found = RunOptions.read(config.option), _found(config, None if config.option.quantsuite_kernel else folder)
+    options = RunOptions.read(config.option)
+    RunFile(options.numerics_output, option="--numerics-output").check_writable()
+    found = _found(config, None if config.option.quantsuite_kernel else folder)
     device, schemes = resolve_device(options.device), None if list(options.scheme) == ["all"] else options.scheme
     if not found.sources:
         raise ValueError("there are no contestants; give one with --kernel path.py[:name]")
