@@ -303,6 +303,17 @@ def test_a_number_that_no_run_writes_is_refused(edit: dict[str, Any], message: s
         msgspec.structs.replace(record(DIRECT, items=choices(8, 0.5)), **edit)
 
 
+@pytest.mark.parametrize("place", ["tokens", "units"])
+def test_an_integer_beyond_every_float_is_refused_with_its_file(place: str, tmp_path: Path) -> None:
+    path = edited_file(
+        tmp_path / "run.json",
+        "perplexity",
+        lambda edited: edited["items"][place].__setitem__(0, 10**400),
+    )
+    with pytest.raises(ContentError, match=r"run\.json is not a run file: "):
+        read_run(path)
+
+
 def test_an_answer_is_the_likeliest_letter() -> None:
     with pytest.raises(ValueError, match="largest elsewhere"):
         Choices(group=["a"], answer=[0], predicted=[1], log_likelihoods=[[-1.0, -2.0, -3.0, -4.0]])

@@ -145,13 +145,14 @@ class Progress:
         from quantsuite.reporting import gate_summary, terminal_summary
 
         console = Console(file=TerminalFile(terminalreporter), width=terminalreporter._tw.fullwidth, markup=False)
-        records = list(self._collector.records.values())
+        place = {name: index for index, name in enumerate(self._labels)}
+        records = sorted(self._collector.records.values(), key=lambda record: place.get(record.test, -1))
         if records:
             console.print(terminal_summary(records, self._options.margins))
         for note in self._collector.notes():
             terminalreporter.write_line(note)
         if self._interrupted:
-            done, all_cells = len(self._labels) - sum(self._left.values()), len(self._labels)
-            terminalreporter.write_line(f"interrupted after {done} of {all_cells} cells: repeat the command to go on")
+            done = f"{len(records)} of {len(self._labels)} cells"
+            terminalreporter.write_line(f"interrupted after {done}: repeat the command to go on")
         if self._collector.gate is not None:
             console.print(gate_summary(self._collector.gate))

@@ -9,12 +9,12 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
-    """No warnings or log records below errors inside the block; as it was, after it."""
+def quiet(highest: int = logging.WARNING) -> Iterator[None]:
+    """No warnings, and no log records up to a level, inside the block; as it was, after it."""
     level = logging.root.manager.disable
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        logging.disable(max(level, logging.WARNING))
+        logging.disable(max(level, highest))
         try:
             yield
         finally:

@@ -87,7 +87,7 @@ def decode_run(path: Path, data: bytes, *, purpose: Purpose) -> Run:
     _check_version(path, data, purpose)
     try:
         run = msgspec.json.decode(data, type=Run)
-    except msgspec.ValidationError as error:
+    except (msgspec.ValidationError, OverflowError) as error:
         raise ContentError(f"{path} is not a run file: {error}; {_DAMAGED[purpose]}") from error
     if problem := _contradiction(run.records) or _twin([*run.properties, *run.errors]):
         raise ContentError(f"{path}: {problem}; {_DAMAGED[purpose]}")

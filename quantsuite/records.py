@@ -82,8 +82,8 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     threads: int
 
     def __post_init__(self) -> None:
-        if self.threads < 1:
-            raise ValueError(f"threads are {self.threads}, less than 1")
+        if not 1 <= self.threads < 2**31:
+            raise ValueError("threads are less than 1, or more than any machine runs")
 
 
 class Metric(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -137,8 +137,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         check_finite("value, seconds or details", [self.value or 0.0, self.seconds, *self.details.values()])
         if self.seconds < 0:
             raise ValueError(f"seconds are {self.seconds}, less than 0")
-        if self.weight_bytes is not None and self.weight_bytes < 1:
-            raise ValueError(f"weight_bytes are {self.weight_bytes}, less than 1")
+        if self.weight_bytes is not None and not 1 <= self.weight_bytes < 2**63:
+            raise ValueError("weight_bytes are less than 1, or more than any memory holds")
         if self.unquantized is not None and not 0 <= self.unquantized <= 1:
             raise ValueError(f"unquantized is {self.unquantized}, not a share from 0 to 1")
         if self.items is not None and (self.metric.better == "higher") != isinstance(self.items, Choices):

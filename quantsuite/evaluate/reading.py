@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import tempfile
@@ -31,7 +32,7 @@ def _quiet_datasets() -> Iterator[None]:
     import datasets
 
     disabled = datasets.utils.are_progress_bars_disabled()
-    with quiet():
+    with quiet(logging.ERROR):  # What it logs as an error it raises too.
         datasets.utils.disable_progress_bars()
         try:
             yield
@@ -95,6 +96,13 @@ def _hub_rows(hub_id: str, *what: Any) -> list[dict[str, Any]]:
     return _rows(hub_id, *what)
 
 
+def _cause(error: BaseException) -> BaseException:
+    """The first of a chain of errors; ``datasets`` says of a column that it cannot cast only that it failed."""
+    while error.__cause__ is not None and type(error).__module__.startswith("datasets."):
+        error = error.__cause__
+    return error
+
+
 def read_rows(location: str, config: str, split: str, columns: Sequence[str]) -> list[dict[str, Any]]:
     """The rows of a split, with the wanted columns.
 
@@ -121,7 +129,7 @@ def read_rows(location: str, config: str, split: str, columns: Sequence[str]) ->
         raise
     except Exception as error:  # datasets, pyarrow and the hub raise of many kinds.
         raise MissingDataError(
-            f"cannot load {config!r}, split {split!r}, from {location!r}: {one_line(error)}.  {WAY_OUT}"
+            f"cannot load {config!r}, split {split!r}, from {location!r}: {one_line(_cause(error))}.  {WAY_OUT}"
         ) from error
     if not rows:
         raise DataError(f"{location!r}, split {split!r}, is empty")
