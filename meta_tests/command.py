@@ -12,7 +12,8 @@ import pytest
 from quantsuite.__main__ import main
 
 ROOT = Path(__file__).parent.parent
-QUIET = ("-s", "-p", "no:cacheprovider")
+IMPORTED = "ignore:Module already imported:pytest.PytestAssertRewriteWarning"
+QUIET = ("-s", "-p", "no:cacheprovider", "-W", IMPORTED)
 
 
 @dataclass(frozen=True)
