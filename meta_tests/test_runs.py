@@ -44,6 +44,12 @@ def test_verbose_runs_name_every_test(tmp_path: Path) -> None:
     assert "test_perplexity[world/document-bf16] PASSED" in result.shown
 
 
+def test_a_run_without_a_terminal_reporter_measures_too(tmp_path: Path) -> None:
+    result = accuracy(*SMALL, "--scheme", "bf16", "--output", str(tmp_path / "run.json"), "-p", "no:terminal")
+    assert result.status == 0, result.shown
+    assert len(read_run(tmp_path / "run.json").records) == 1
+
+
 def test_records_of_an_earlier_run_are_counted(tmp_path: Path) -> None:
     arguments = [*SMALL, "--output", str(tmp_path / "run.json"), "--scheme"]
     assert "reused" not in accuracy(*arguments, "int8-row").shown

@@ -62,15 +62,18 @@ class Progress:
         self._left = Counter(self._labels.values())
 
     @property
-    def _reporter(self) -> TerminalReporter:
+    def _reporter(self) -> TerminalReporter | None:
         return self._config.pluginmanager.getplugin("terminalreporter")
 
     @property
     def _quiet(self) -> bool:
-        return self._config.option.verbose <= 0
+        """Whether pytest would show a letter a test: neither ``-v`` nor ``-p no:terminal`` is given."""
+        return self._reporter is not None and self._config.option.verbose <= 0
 
     def show(self, cell: Cell, done: int, total: int) -> None:
         """Move the bar of a cell; it goes when the cell is done, and is drawn on a terminal only."""
+        if self._reporter is None:
+            return
         if self._bar is None:
             file = TerminalFile(self._reporter)
             place = f"{sum(self._left.values())} left"
@@ -92,7 +95,7 @@ class Progress:
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_logstart(self, nodeid: str) -> Any:
-        if nodeid not in self._labels or not self._quiet or self._reporter is None:
+        if nodeid not in self._labels or not self._quiet:
             return (yield)
         shown, self._reporter.showfspath = self._reporter._showfspath, False
         try:
