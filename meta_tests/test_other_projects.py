@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,6 +21,7 @@ def pytest_addoption(parser):
         parser.addoption(name, default="theirs")
 """
 OWN_TEST = """
+import os
 import sys
 
 from hypothesis import given, settings, strategies
@@ -35,7 +37,7 @@ def test_nothing_is_imported():
 
 
 def test_the_profile_is_theirs():
-    assert settings.default == settings.get_profile("default")
+    assert repr(settings.default) == os.environ["PROFILE_WITHOUT"]
 
 
 def test_known_markers(request):
@@ -77,7 +79,15 @@ def plugin(folder: Path, name: str, source: str) -> Path:
     return folder
 
 
-def test_options_profile_and_imports_of_a_project_are_its_own(run: Run, tmp_path: Path) -> None:
+@pytest.mark.parametrize("where", ["as here", "continuous integration"])
+def test_options_profile_and_imports_of_a_project_are_its_own(
+    where: str, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if where == "continuous integration":  # where Hypothesis itself takes another profile
+        monkeypatch.setenv("CI", "true")
+    command = [sys.executable, "-c", "from hypothesis import settings; print(settings.default)"]
+    alone = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+    monkeypatch.setenv("PROFILE_WITHOUT", alone.strip())
     (tmp_path / "conftest.py").write_text(f"NAMES = {NAMES}\n{OWN_OPTIONS}")
     (tmp_path / "test_own.py").write_text(f"NAMES = {NAMES}\n{OWN_TEST}")
     result = run("--device", "mine", "--seed=mine", "--strict-markers", "-W", "error")
