@@ -1,5 +1,25 @@
 """What an engine is to the suite."""
 
-from quantsuite.engine.protocol import Engine, Scores
+from quantsuite.engine.protocol import (
+    Candidates,
+    Engine,
+    GenerateRequest,
+    Rows,
+    ScoreRequest,
+    ScoreResult,
+    Targets,
+    TopK,
+    Want,
+)
 
-__all__ = ["Engine", "Scores"]
+__all__ = [
+    "Candidates",
+    "Engine",
+    "GenerateRequest",
+    "Rows",
+    "ScoreRequest",
+    "ScoreResult",
+    "Targets",
+    "TopK",
+    "Want",
+]
