@@ -12,7 +12,7 @@ import msgspec
 from quantsuite.evaluate.questions import Question
 from quantsuite.evaluate.reading import DataError
 from quantsuite.tasks.datasets import Source
-from quantsuite.tasks.recipes import ContinuationRecipe, LettersRecipe, QuestionRecipe, TruthsRecipe
+from quantsuite.tasks.recipes import ChoicesRecipe, ContinuationRecipe, LettersRecipe, QuestionRecipe
 from quantsuite.tasks.rows import Row, Sources, example_rows, measured_rows, place_of
 
 
@@ -37,25 +37,23 @@ def _choices(recipe: QuestionRecipe, row: Row) -> list[str]:
 
 
 def _answer(recipe: QuestionRecipe, row: Row, choices: Sequence[str]) -> int | None:
-    if isinstance(recipe, ContinuationRecipe | TruthsRecipe):
+    if isinstance(recipe, ContinuationRecipe) or not recipe.answer:
         return None
     found: Any = row.evaluate("recipe.answer", recipe.answer)
     answer = int(found) if isinstance(found, str) and found.isascii() and found.isdecimal() else found
     if not isinstance(answer, int) or isinstance(answer, bool) or not 0 <= answer < len(choices):
-        row.refuse(
-            f"answer {found!r} is none of {len(choices)} choices; the recipe needs a number from 0 to {len(choices) - 1}"
-        )
+        row.refuse(f"answer {found!r} is none of {len(choices)} choices; the recipe needs 0 to {len(choices) - 1}")
     return answer
 
 
 def _truths(recipe: QuestionRecipe, row: Row, choices: Sequence[str]) -> tuple[bool, ...] | None:
-    if not isinstance(recipe, TruthsRecipe):
+    if not isinstance(recipe, ChoicesRecipe) or not recipe.truths:
         return None
     found = row.evaluate("recipe.truths", recipe.truths)
     if not isinstance(found, list) or len(found) != len(choices) or not all(each in (0, 1) for each in found):
         row.refuse(f"truths {found!r} of {len(choices)} choices; the recipe needs a 1 or 0 for each")
-    if len({*found}) < 2:
-        row.refuse(f"truths {found!r}; the recipe needs a true choice and a false one")
+    if not any(found):
+        row.refuse(f"truths {found!r}; the recipe needs a choice that is true")
     return tuple(map(bool, found))
 
 
@@ -63,8 +61,9 @@ def _example(recipe: QuestionRecipe, row: Row) -> str:
     """A solved question with what separates it from the next."""
     choices = _choices(recipe, row)
     answer = _answer(recipe, row, choices)
-    right = choices[answer if answer is not None else (_truths(recipe, row, choices) or (True,)).index(True)]
-    return row.render("recipe.prompt", recipe.prompt) + _delimiter(recipe) + right + recipe.separator
+    if answer is None:
+        answer = (_truths(recipe, row, choices) or (True,)).index(True)
+    return row.render("recipe.prompt", recipe.prompt) + _delimiter(recipe) + choices[answer] + recipe.separator
 
 
 def _delimiter(recipe: QuestionRecipe) -> str:

@@ -89,45 +89,36 @@ class ChoicesRecipe(_Prompted, frozen=True, kw_only=True, tag_field="kind", tag=
     Args:
         choices: expression: a list of texts, two or more.
         answer: expression: the index of the right one from 0, or a string of its digits.
+        truths: expression, where several may be right: of each choice whether it is true, or 1 or 0.
+
+    Raises:
+        ValueError: if there is neither answer nor truths.
     """
 
     choices: str
-    answer: str
+    answer: str = ""
+    truths: str = ""
 
-
-class TruthsRecipe(_Prompted, frozen=True, kw_only=True, tag_field="kind", tag="truths"):
-    """As ``choices``, with several right ones.
-
-    Args:
-        choices: expression: a list of texts, two or more.
-        truths: expression: of each choice whether it is true, or 1 or 0.
-    """
-
-    choices: str
-    truths: str
+    def __post_init__(self) -> None:
+        if not self.answer and not self.truths:
+            raise ValueError("recipe.answer is missing; give it, or recipe.truths where several choices are right")
 
 
 class LettersRecipe(_Prompted, frozen=True, kw_only=True, tag_field="kind", tag="letters"):
-    """The choices stand in the prompt; the likelihood of each letter after it.
+    """The choices stand in the prompt, and the answer is a letter.
 
     Args:
         choices: expression: a list of texts, as many as letters.
         answer: expression: the index of the right one from 0.
         letters: of the choices.
+        answered_by: the likeliest letter, or the first one that the model writes.
+        max_new_tokens: that it may write.
     """
 
     choices: str
     answer: str
     letters: str = "ABCD"
-
-
-class WrittenRecipe(LettersRecipe, frozen=True, kw_only=True, tag_field="kind", tag="written"):
-    """As ``letters``; the first letter that the model writes.
-
-    Args:
-        max_new_tokens: that it may write.
-    """
-
+    answered_by: Literal["likelihood", "writing"] = "likelihood"
     max_new_tokens: int = 4
 
 
@@ -142,5 +133,5 @@ class ContinuationRecipe(_Prompted, frozen=True, kw_only=True, tag_field="kind",
 
 
 TextRecipe = Windows | Rows | Documents
-QuestionRecipe = ChoicesRecipe | TruthsRecipe | LettersRecipe | WrittenRecipe | ContinuationRecipe
+QuestionRecipe = ChoicesRecipe | LettersRecipe | ContinuationRecipe
 Recipe = TextRecipe | QuestionRecipe
