@@ -31,7 +31,7 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("--mode", choices=MODES, default="worse", help="strict also fails on undecided cells")
     for command in (report, check):
         command.add_argument("runs", type=Path, nargs="+", help="run files")
-        add_options(command.add_argument, only=("accuracy_margin", "perplexity_margin"))
+        add_options(command.add_argument, only=("accuracy_margin", "perplexity_margin", "margin"))
     return parser
 
 

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from quantsuite.margins import Mode
-from quantsuite.records import Record, differences
-from quantsuite.statistics import Comparison, Margins, compare
+from quantsuite.margins import Margins, Mode
+from quantsuite.records import Record, differences, metric_of
+from quantsuite.statistics import Comparison, compare
 
 Status = Literal["pass", "worse", "undecided", "absent", "not measured", "not comparable"]
 
@@ -71,7 +71,7 @@ def check_cell(candidate: Record | None, baseline: Record, margins: Margins) -> 
     if different := differences(candidate, baseline):
         return result("not comparable", "; ".join(different))
     try:
-        comparison = compare(baseline.items, candidate.items, baseline.metric.better, margins)
+        comparison = compare(metric_of(baseline), baseline.items, candidate.items, margins)
     except ValueError as error:
         return result("not comparable", str(error))
     if comparison.verdict == "equivalent or better":

@@ -20,6 +20,7 @@ from quantsuite.records import (
     RecordError,
     Run,
     differences_with_model,
+    metric_of,
 )
 
 Purpose = Literal["report", "output", "baseline"]
@@ -139,7 +140,7 @@ def _contradiction(records: Iterable[Record]) -> str | None:
         if record.items is None or record.value is None:
             continue
         try:
-            found = disagreement(record.items, record.value, record.details)
+            found = disagreement(metric_of(record), record.items, record.value, record.details)
         except (ValueError, ArithmeticError) as error:
             return f"{cell}: {error}"
         if found is not None:

@@ -9,6 +9,8 @@ import msgspec
 from quantsuite.items import Choices as Choices
 from quantsuite.items import Divergences, Items, check_finite
 from quantsuite.items import Perplexities as Perplexities
+from quantsuite.metrics import Metric as ItemsMetric
+from quantsuite.metrics import metric
 
 SCHEMA_VERSION = 1
 RECORD, PROPERTY, ERROR = "quantsuite_record", "quantsuite_property", "quantsuite_error"
@@ -242,6 +244,18 @@ class Run(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     records: list[Record] = []
     properties: list[PropertyResult] = []
     errors: list[ErrorPoint] = []
+
+
+def metric_of(record: Record) -> ItemsMetric:
+    """What makes a value of a record's items.
+
+    Raises:
+        ValueError: if there is no such metric.
+    """
+    label = record.metric
+    if label.unit == "perplexity" and label.name.endswith("/document"):
+        return metric("document perplexity")
+    return metric("divergence" if label.unit == "nats" else label.unit)
 
 
 def differences(candidate: Record, baseline: Record) -> list[str]:

@@ -7,8 +7,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from quantsuite.records import Choices, Dataset, Divergences, Metric, Record, differences_with_model
-from quantsuite.statistics import Comparison, Interval, Margins, compare, shared_ranks, value_interval
+from quantsuite.intervals import Interval
+from quantsuite.margins import Margins
+from quantsuite.metrics import Metric
+from quantsuite.records import Dataset, Record, differences_with_model, metric_of
+from quantsuite.records import Metric as TaskLabel
+from quantsuite.statistics import Comparison, compare, shared_ranks
 
 COMPARED_FORMATS = ("int8", "fp8")
 EXECUTION_PAIR = ("simulated", "real")
@@ -84,7 +88,8 @@ class MetricAnalysis:
     """One metric of one model.
 
     Args:
-        metric: name, unit and direction.
+        task: its name and version.
+        metric: of its items.
         rows: the measured ones first, the best at the top, then those without a number.
         format_pairs: FP8 against INT8 of equal granularity and execution.
         execution_pairs: real against simulated of one scheme.
@@ -92,6 +97,7 @@ class MetricAnalysis:
         groups: accuracies by group of bf16, the best and the worst row.
     """
 
+    task: TaskLabel
     metric: Metric
     rows: tuple[Row, ...]
     format_pairs: tuple[Pair, ...]
@@ -145,7 +151,8 @@ def by_metric(records: Sequence[Record]) -> list[list[Record]]:
 def _analyse_metric(records: Sequence[Record], margins: Margins) -> MetricAnalysis:
     rows = _ranked(rows_of(records, margins))
     return MetricAnalysis(
-        metric=records[0].metric,
+        task=records[0].metric,
+        metric=metric_of(records[0]),
         rows=tuple(rows),
         format_pairs=tuple(_format_pairs(records, margins)),
         execution_pairs=tuple(_execution_pairs(records, margins)),
@@ -166,10 +173,10 @@ def _row(record: Record, reference: Record | None, margins: Margins) -> Row:
     notes = [] if record.outcome == "passed" else [_reason(record)]
     interval = comparison = None
     try:
-        interval = value_interval(record)
+        interval = metric_of(record).interval(record.items)
     except ValueError as error:
         notes.append(str(error))
-    if record is not reference and not isinstance(record.items, Divergences):
+    if record is not reference and metric_of(record).is_paired:
         comparison, why_not = compare_records(reference, record, margins)
         notes += [why_not] if why_not else []
     return Row(
@@ -203,7 +210,7 @@ def compare_records(
     if different := differences_with_model(candidate, reference):
         return None, f"not comparable with {reference.subject.label}: {'; '.join(different)}"
     try:
-        return compare(reference.items, candidate.items, candidate.metric.better, margins), None
+        return compare(metric_of(candidate), reference.items, candidate.items, margins), None
     except ValueError as error:
         return None, f"not comparable with {reference.subject.label}: {error}"
 
@@ -212,7 +219,7 @@ def _ranked(rows: Sequence[Row]) -> list[Row]:
     """Measured rows best first, with ranks where they can be compared; then the others as they came."""
     measured = [row for row in rows if row.record.measured]
     ranks = _ranks(measured)
-    sign = -1 if rows[0].record.metric.better == "higher" else 1
+    sign = -1 if metric_of(rows[0].record).better == "higher" else 1
     measured = [replace(row, rank=rank) for row, rank in zip(measured, ranks, strict=True)]
     measured.sort(key=lambda row: (row.rank or len(rows) + 1, sign * (row.record.value or 0.0)))
     return measured + [row for row in rows if not row.record.measured]
@@ -229,7 +236,7 @@ def _ranks(rows: Sequence[Row]) -> list[int | None]:
     ]
     items = [rows[index].record.items for index in chosen]
     try:
-        found = shared_ranks(items, rows[0].record.metric.better) if len(items) > 1 else []
+        found = shared_ranks(metric_of(rows[0].record), items) if len(items) > 1 else []
     except ValueError:
         return ranks
     for index, rank in zip(chosen, found, strict=False):
@@ -275,7 +282,7 @@ def _execution_pairs(records: Sequence[Record], margins: Margins) -> list[Pair]:
 def _pairs(records: Iterable[tuple[Record, Record]], margins: Margins) -> list[Pair]:
     pairs = []
     for reference, candidate in records:
-        if not isinstance(candidate.items, Divergences):
+        if metric_of(candidate).is_paired:
             comparison, note = compare_records(reference, candidate, margins)
             pairs.append(Pair(reference=reference, candidate=candidate, comparison=comparison, note=note))
     return pairs
@@ -319,15 +326,15 @@ def _points(rows: Sequence[Row], margins: Margins) -> tuple[Point, ...]:
 
 
 def _groups(rows: Sequence[Row]) -> list[GroupAccuracies]:
-    scored = [row for row in rows if isinstance(row.record.items, Choices)]
+    scored = [row for row in rows if row.record.measured and metric_of(row.record).groups is not None]
     quantized = [row for row in scored if not row.record.subject.is_reference]
     chosen = [row for row in scored if row.record.subject.is_reference] + quantized[:1] + quantized[1:][-1:]
     groups = []
     for row in chosen:
-        items = row.record.items
-        assert isinstance(items, Choices)
+        metric, items = metric_of(row.record), row.record.items
+        assert metric.groups is not None
         counts: dict[str, tuple[int, int]] = {}
-        for group, right in zip(items.group, items.correct, strict=True):
+        for group, right in zip(metric.groups(items), metric.outcomes(items), strict=True):
             before = counts.get(group, (0, 0))
             counts[group] = (before[0] + right, before[1] + 1)
         groups.append(GroupAccuracies(label=row.label, counts=counts))
