@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 import pytest
 import torch
 
-from quantsuite.engine import Scores
+from quantsuite.engine import GenerateRequest, ScoreRequest, ScoreResult
+from quantsuite.engine.wants import answer
 from quantsuite.evaluate import multiple_choice, windows
 from quantsuite.evaluate.data import Document, Examination
 from quantsuite.evaluate.drift import drift
@@ -37,6 +38,9 @@ class WordTokenizer:
             return int(word[1:])
         return self._others.setdefault(word, self.words + 1 + len(self._others))
 
+    def __len__(self) -> int:
+        return self.words + 1 + len(self._others)
+
     def __call__(self, text: str | list[str], **options: object) -> dict[str, list]:
         if isinstance(text, str):
             return {"input_ids": [self._id(word) for word in text.split()]}
@@ -55,10 +59,10 @@ class Chain:
     name: str = "chain"
     max_length: int | None = None
 
-    def score(self, sequences: Sequence[Sequence[int]], first: Sequence[int]) -> Iterator[Scores]:
-        for index, (sequence, start) in enumerate(zip(sequences, first, strict=True)):
-            rows = self.log_transition[list(sequence[start - 1 : -1])]
-            yield Scores(sequence=index, start=start, log_probs=rows)
+    def score(self, requests: Sequence[ScoreRequest]) -> Iterator[ScoreResult]:
+        for index, request in enumerate(requests):
+            rows = self.log_transition[list(request.tokens[request.first - 1 : -1])]
+            yield answer(index, request, request.first, rows)
 
 
 def markov(states: int, successors: int) -> tuple[Chain, Callable[[int, int], list[int]]]:
@@ -142,8 +146,8 @@ def test_head100_skips_empty_rows_and_stops_at_a_hundred() -> None:
 def test_an_engine_that_leaves_targets_out_is_refused() -> None:
     @dataclass
     class Forgetful(Chain):
-        def score(self, sequences, first):
-            yield from list(super().score(sequences, first))[:-1]
+        def score(self, requests):
+            yield from list(super().score(requests))[:-1]
 
     chain, sample = markov(states=50, successors=8)
     items = windows.chunk512(WordTokenizer(50), [as_words(sample(2000, seed=6))])
@@ -187,15 +191,15 @@ class Oracle:
     def _question(self, tokens: Sequence[int]) -> int:
         return [token for token in tokens if token < QUESTIONS][-1]
 
-    def score(self, sequences: Sequence[Sequence[int]], first: Sequence[int]) -> Iterator[Scores]:
+    def score(self, requests: Sequence[ScoreRequest]) -> Iterator[ScoreResult]:
         letters = [self.tokenizer(letter)["input_ids"][0] for letter in LETTERS]
-        for index, (sequence, start) in enumerate(zip(sequences, first, strict=True)):
-            log_probs = torch.full((1, 2000), -50.0)
-            log_probs[0, letters] = torch.tensor(self.planted[self._question(sequence[:start])])
-            yield Scores(sequence=index, start=start, log_probs=log_probs)
+        for index, request in enumerate(requests):
+            rows = torch.full((1, 2000), -50.0)
+            rows[0, letters] = torch.tensor(self.planted[self._question(request.tokens[: request.first])])
+            yield answer(index, request, request.first, rows)
 
-    def generate(self, sequences, *, max_new_tokens, stop) -> list[list[int]]:
-        return [self.tokenizer(self.written[self._question(sequence)])["input_ids"] for sequence in sequences]
+    def generate(self, requests: Sequence[GenerateRequest]) -> list[list[int]]:
+        return [self.tokenizer(self.written[self._question(request.tokens)])["input_ids"] for request in requests]
 
 
 def likelihoods(chosen: int) -> list[float]:
@@ -253,14 +257,15 @@ def test_a_large_vocabulary_needs_no_gigabyte_of_logits() -> None:
 import resource, torch
 from transformers import Qwen3Config, Qwen3ForCausalLM
 from quantsuite.adapters.transformers import TransformersEngine
+from quantsuite.engine import Rows, ScoreRequest, Targets
 config = Qwen3Config(vocab_size=151_936, hidden_size=64, intermediate_size=64, num_hidden_layers=1,
                      num_attention_heads=2, num_key_value_heads=1, head_dim=32, tie_word_embeddings=True)
 engine = TransformersEngine(Qwen3ForCausalLM(config).to(torch.bfloat16).eval())
-def score(length):
-    for scores in engine.score([list(range(length))], [1]):
-        scores.log_probs.sum()
+def score(length, want):
+    for result in engine.score([ScoreRequest(tokens=tuple(range(length)), first=1, want=want)]):
+        result.log_probs.sum()
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-print(-score(130) + score(2048))
+print(-score(130, Rows()) + max(score(2048, want) for want in (Rows(), Targets())))
 """
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert int(result.stdout.split()[-1]) < 2**29
