@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import random
 import subprocess
@@ -143,16 +144,28 @@ def test_head100_skips_empty_rows_and_stops_at_a_hundred() -> None:
     assert len(windows.head100(WordTokenizer(9), rows)) == 34
 
 
-def test_an_engine_that_leaves_targets_out_is_refused() -> None:
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda results: results[:-1], r"engine chain left 1 of \d requests unscored, first 6"),
+        (lambda results: [*results, results[2]], "engine chain answers request 2 of 7, which is answered already"),
+        (
+            lambda results: [dataclasses.replace(results[0], log_probs=results[0].log_probs[:9]), *results[1:]],
+            "engine chain answers request 0 with 9 positions from 257, not 255 from 257",
+        ),
+        (lambda results: [dataclasses.replace(results[0], request=7)], "engine chain answers request 7 of 7"),
+    ],
+)
+def test_an_engine_that_does_not_answer_each_request_once_is_refused(change, message: str) -> None:
     @dataclass
-    class Forgetful(Chain):
+    class Faulty(Chain):
         def score(self, requests):
-            yield from list(super().score(requests))[:-1]
+            return iter(change(list(super().score(requests))))
 
     chain, sample = markov(states=50, successors=8)
-    items = windows.chunk512(WordTokenizer(50), [as_words(sample(2000, seed=6))])
-    with pytest.raises(ValueError, match="unscored"):
-        score_text(Forgetful(chain.log_transition), items)
+    items = windows.chunk512(WordTokenizer(50), [as_words(sample(4000, seed=6))])
+    with pytest.raises(ValueError, match=message):
+        score_text(Faulty(chain.log_transition), items)
 
 
 def test_nan_in_log_probabilities_is_an_error_and_never_a_perplexity() -> None:
