@@ -17,18 +17,19 @@ def answers(engine: Engine, requests: Sequence[ScoreRequest]) -> Iterator[ScoreR
         raise ValueError("rows come in parts; take them of Engine.score itself")
     open_requests = set(range(len(requests)))
     for result in engine.score(requests):
-        request = requests[result.request]
-        got, wanted = (result.first, len(result.log_probs)), (request.first, request.positions)
-        if result.request not in open_requests:
+        number = result.request
+        if number not in open_requests:
             raise ValueError(
-                f"the engine {engine.name} answers request {result.request} twice; its score() must answer each once"
+                f"the engine {engine.name} answers request {number} of {len(requests)}, which is answered already or "
+                "was never asked; its score() must answer each once"
             )
-        if got != wanted:
+        request = requests[number]
+        if (result.first, len(result.log_probs)) != (request.first, request.positions):
             raise ValueError(
-                f"the engine {engine.name} answers request {result.request} with {got[1]} positions from {got[0]}, "
-                f"not {wanted[1]} from {wanted[0]}; its score() must cover all in one result"
+                f"the engine {engine.name} answers request {number} with {len(result.log_probs)} positions from "
+                f"{result.first}, not {request.positions} from {request.first}; its score() must give all in one result"
             )
-        open_requests.remove(result.request)
+        open_requests.remove(number)
         yield result
     if open_requests:
         raise ValueError(

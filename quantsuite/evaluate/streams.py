@@ -130,6 +130,11 @@ class _Stream:
                 if self._reached[number] < len(request.tokens):
                     raise self._fault("leaves out", number, self._reached[number])
             return None
+        if not 0 <= result.request < len(self._numbers):
+            raise ValueError(
+                f"the engine {self._name} answers request {result.request} of {len(self._numbers)}; "
+                "its score() must number results as the call numbers requests, from 0"
+            )
         number, count = self._numbers[result.request], len(result.log_probs)
         if result.first > self._reached[number]:
             raise self._fault("leaves out", number, self._reached[number])
