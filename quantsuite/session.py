@@ -204,7 +204,7 @@ class Session:
         return Record(
             test=test,
             outcome="error",
-            metric=cell.task.metric,
+            metric=cell.task.label,
             subject=Subject(
                 model=self._name,
                 model_sha256=loaded.sha256 if loaded else "",

@@ -92,7 +92,7 @@ def _explain(message: str, data: dict[str, Any]) -> str:
     keys = [key for key in re.sub(r"\[[^\]]*\]", "", place.rstrip("`")).split(".") if key]
     where = ".".join(keys)
     if match := re.fullmatch(r"Object contains unknown field `(.*)`", what):
-        known = [name for name in _keys(keys, data)]
+        known = _keys(keys, data)
         key = match[1]
         return f"unknown key {_dotted(where, key)}; {_hint(key, known)}there are {', '.join(known)}"
     if match := re.fullmatch(r"Object missing required field `(.*)`", what):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import msgspec
 from transformers import PreTrainedTokenizerBase
@@ -19,6 +19,7 @@ from quantsuite.evaluate.windows import TextItem
 from quantsuite.items import Choices, Divergences, Items, Matches, Perplexities, Truths
 from quantsuite.metrics import metric
 from quantsuite.records import Dataset
+from quantsuite.tasks.datasets import Source
 from quantsuite.tasks.questions import ask, fingerprint
 from quantsuite.tasks.recipes import (
     ChoicesRecipe,
@@ -33,9 +34,6 @@ from quantsuite.tasks.recipes import (
 )
 from quantsuite.tasks.rows import Sources
 from quantsuite.tasks.texts import text_items
-
-if TYPE_CHECKING:
-    from quantsuite.tasks.task import Task
 
 Progress = Callable[[int, int], None]
 """Called with how much is done, and of how much."""
@@ -55,7 +53,8 @@ class Prepared:
     """A task with its data loaded.
 
     Args:
-        task: of which it is the data.
+        recipe: that made the items.
+        metric: the name of what is measured of them.
         tokenizer: of the model.
         dataset: what identifies the items.
         longest: the most tokens that are read at once; of questions, of the one that has the most characters.
@@ -63,7 +62,8 @@ class Prepared:
         size: of the text in bytes, where it is known.
     """
 
-    task: Task
+    recipe: Recipe
+    metric: str
     tokenizer: PreTrainedTokenizerBase
     dataset: Dataset
     longest: int
@@ -95,8 +95,8 @@ class Prepared:
             DataError: if the tokenizer lacks what the recipe needs.
             ValueError: if the model's numbers are not finite, or the engine leaves something out.
         """
-        chosen, total = metric(self.task.metric), self.steps
-        evaluator = evaluators(self.task.recipe)[chosen.items]
+        chosen, total = metric(self.metric), self.steps
+        evaluator = evaluators(self.recipe)[chosen.items]
         items = evaluator(self, engine, reference, lambda done: progress(done, total))
         given = {} if self.size is None else {"bytes": float(self.size)}
         return Measurement(value=chosen.value(items), details=chosen.details(items, given), items=items)
@@ -120,7 +120,7 @@ def _choices(prepared: Prepared, engine: Engine, reference: Engine | None, done:
 
 
 def _letters(prepared: Prepared, engine: Engine, reference: Engine | None, done: Done) -> Choices:
-    recipe = cast(LettersRecipe, prepared.task.recipe)
+    recipe = cast(LettersRecipe, prepared.recipe)
     options: dict[str, Any] = {"letters": recipe.letters, "progress": done}
     if recipe.answered_by == "likelihood":
         return multiple_choice.choices(engine, prepared.tokenizer, prepared.questions, **options)
@@ -160,54 +160,66 @@ def evaluators(recipe: Recipe) -> dict[type, Evaluator]:
     return found
 
 
-def prepare(task: Task, tokenizer: PreTrainedTokenizerBase, sources: Sources, max_length: int) -> Prepared:
-    """A task with its data loaded.
+@dataclass(frozen=True, kw_only=True)
+class Preparation:
+    """What a task takes to load its data.
 
     Args:
-        task: whose data it is.
+        source: of its rows.
+        recipe: what is made of them.
+        metric: the name of what is measured.
+        shots: solved examples before each question.
         tokenizer: of the model.
         sources: where data comes from, and how much of it is used.
         max_length: of the model's context, for recipes that fill it.
-
-    Raises:
-        MissingDataError: if the dataset is not to be had.
-        DataError: if it is not what the recipe needs.
-        ValueError: if the limit is negative.
     """
-    if isinstance(task.recipe, TextRecipe):
-        return _prepare_text(task, task.recipe, tokenizer, sources, max_length)
-    return _prepare_questions(task, task.recipe, tokenizer, sources)
 
+    source: Source
+    recipe: Recipe
+    metric: str
+    shots: int
+    tokenizer: PreTrainedTokenizerBase
+    sources: Sources
+    max_length: int
 
-def _dataset(task: Task, digest: str, count: int, sources: Sources) -> Dataset:
-    return Dataset(name=task.dataset.name, sha256=digest, items=count, limit=sources.limit, seed=sources.seed)
+    def prepare(self) -> Prepared:
+        """The task with its data loaded.
 
+        Raises:
+            MissingDataError: if the dataset is not to be had.
+            DataError: if it is not what the recipe needs.
+            ValueError: if the limit is negative.
+        """
+        if isinstance(self.recipe, TextRecipe):
+            return self._texts(self.recipe)
+        return self._questions(self.recipe)
 
-def _prepare_text(
-    task: Task, recipe: TextRecipe, tokenizer: PreTrainedTokenizerBase, sources: Sources, max_length: int
-) -> Prepared:
-    items, size = text_items(task.dataset, recipe, tokenizer, sources, max_length)
-    return Prepared(
-        task=task,
-        tokenizer=tokenizer,
-        dataset=_dataset(task, hashlib.sha256(msgspec.json.encode(items)).hexdigest(), len(items), sources),
-        longest=max((len(window.tokens) - 1 for item in items for window in item.windows), default=0),
-        items=items,
-        size=size,
-    )
+    def _texts(self, recipe: TextRecipe) -> Prepared:
+        items, size = text_items(self.source, recipe, self.tokenizer, self.sources, self.max_length)
+        longest = max((len(window.tokens) - 1 for item in items for window in item.windows), default=0)
+        digest = hashlib.sha256(msgspec.json.encode(items)).hexdigest()
+        return self._prepared(digest, longest, items, size)
 
+    def _questions(self, recipe: QuestionRecipe) -> Prepared:
+        questions = ask(self.source, recipe, self.shots, self.sources)
+        return self._prepared(fingerprint(recipe, questions), _longest(self.tokenizer, recipe, questions), questions)
 
-def _prepare_questions(
-    task: Task, recipe: QuestionRecipe, tokenizer: PreTrainedTokenizerBase, sources: Sources
-) -> Prepared:
-    questions = ask(task.dataset, recipe, task.shots, sources)
-    return Prepared(
-        task=task,
-        tokenizer=tokenizer,
-        dataset=_dataset(task, fingerprint(recipe, questions), len(questions), sources),
-        longest=_longest(tokenizer, recipe, questions),
-        items=questions,
-    )
+    def _prepared(
+        self, digest: str, longest: int, items: Sequence[TextItem | Question], size: int | None = None
+    ) -> Prepared:
+        sources = self.sources
+        dataset = Dataset(
+            name=self.source.name, sha256=digest, items=len(items), limit=sources.limit, seed=sources.seed
+        )
+        return Prepared(
+            recipe=self.recipe,
+            metric=self.metric,
+            tokenizer=self.tokenizer,
+            dataset=dataset,
+            longest=longest,
+            items=items,
+            size=size,
+        )
 
 
 def _longest(tokenizer: PreTrainedTokenizerBase, recipe: QuestionRecipe, questions: Sequence[Question]) -> int:

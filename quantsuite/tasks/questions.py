@@ -106,14 +106,11 @@ def ask(source: Source, recipe: QuestionRecipe, shots: int, sources: Sources) ->
     """
     examples = _examples(source, recipe, shots, sources)
     rows = measured_rows(source, sources)
-    if shots:
-        for group in sorted({_group(recipe, row) for row in rows}):
-            if len(found := examples.get(group, ())) < shots:
-                count = f"only {len(found)}" if found else "no"
-                raise DataError(
-                    f"{place_of(source, sources)!r}: {count} examples in {source.examples} for {group or 'its questions'}; "
-                    f"the recipe needs {shots}"
-                )
+    for group in sorted({_group(recipe, row) for row in rows}) if shots else ():
+        if len(found := examples.get(group, ())) < shots:
+            count = f"only {len(found)}" if found else "no"
+            place = f"{place_of(source, sources)!r}: {count} examples in {source.examples}"
+            raise DataError(f"{place} for {group or 'the questions'}; the recipe needs {shots}")
     questions = [_question(recipe, row, examples.get(_group(recipe, row), ())) for row in rows]
     return draw(questions, sources.limit, sources.seed)
 
@@ -137,7 +134,5 @@ def fingerprint(recipe: QuestionRecipe, questions: Sequence[Question]) -> str:
     if isinstance(recipe, LettersRecipe):
         items: list[Any] = [f"{question.prompt} {question.answer}" for question in questions]
     else:
-        items = [
-            [question.prompt, question.continuations, question.answer, question.truths] for question in questions
-        ]
+        items = [[question.prompt, question.continuations, question.answer, question.truths] for question in questions]
     return hashlib.sha256(msgspec.json.encode(items)).hexdigest()

@@ -8,8 +8,9 @@ from transformers import PreTrainedTokenizerBase
 from quantsuite.evaluate.cleanups import CLEANUPS
 from quantsuite.items import Choices, Divergences, Matches, Perplexities, Truths
 from quantsuite.metrics import metric
+from quantsuite.records import Metric
 from quantsuite.tasks.datasets import Source
-from quantsuite.tasks.measuring import Prepared, evaluators, prepare
+from quantsuite.tasks.measuring import Preparation, Prepared, evaluators
 from quantsuite.tasks.recipes import Documents, Recipe, TextRecipe, Windows
 from quantsuite.tasks.rows import Sources
 from quantsuite.tasks.templates import TemplateFault, names
@@ -93,6 +94,12 @@ class Task(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
                 )
 
     @property
+    def label(self) -> Metric:
+        """What records carry of it."""
+        chosen = metric(self.metric)
+        return Metric(name=self.name, version=self.version, unit=chosen.unit, better=chosen.better)
+
+    @property
     def kind(self) -> str:
         """Which items it yields: ``perplexity``, ``choices``, ``drift``, ``truths`` or ``matches``."""
         return _KINDS[metric(self.metric).items]
@@ -103,8 +110,27 @@ class Task(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         return self.recipe.size - 1 if isinstance(self.recipe, Windows) else 0
 
     def prepare(self, tokenizer: PreTrainedTokenizerBase, sources: Sources, max_length: int) -> Prepared:
-        """The task with its data loaded; see :func:`quantsuite.tasks.measuring.prepare`."""
-        return prepare(self, tokenizer, sources, max_length)
+        """The task with its data loaded.
+
+        Args:
+            tokenizer: of the model.
+            sources: where data comes from, and how much of it is used.
+            max_length: of the model's context, for recipes that fill it.
+
+        Raises:
+            MissingDataError: if the dataset is not to be had.
+            DataError: if it is not what the recipe needs.
+            ValueError: if the limit is negative.
+        """
+        return Preparation(
+            source=self.dataset,
+            recipe=self.recipe,
+            metric=self.metric,
+            shots=self.shots,
+            tokenizer=tokenizer,
+            sources=sources,
+            max_length=max_length,
+        ).prepare()
 
 
 def _form(key: str) -> str:

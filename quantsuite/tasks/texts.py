@@ -80,7 +80,5 @@ def _document_items(
     documents: list[Document], recipe: Documents, tokenizer: PreTrainedTokenizerBase, max_length: int
 ) -> tuple[list[TextItem], int]:
     clean = CLEANUPS[recipe.cleanup] if recipe.cleanup else lambda text: text
-    items = windows.document_items(
-        tokenizer, documents, max_length=max_length, clean=clean, units=_UNITS[recipe.unit]
-    )
+    items = windows.document_items(tokenizer, documents, max_length=max_length, clean=clean, units=_UNITS[recipe.unit])
     return items, sum(len(document.text.encode()) for document in documents)
