@@ -51,6 +51,9 @@ class TransformersEngine:
         model: in evaluation mode, on its device.
         tokenizer: reads continuations for stop strings; without one they are refused.
         batch_tokens: new tokens in one forward pass, padding included.
+
+    Attributes:
+        model: what is run.
     """
 
     name = "transformers"
@@ -58,7 +61,7 @@ class TransformersEngine:
     def __init__(
         self, model: PreTrainedModel, *, tokenizer: PreTrainedTokenizerBase | None = None, batch_tokens: int = 8192
     ) -> None:
-        self._model = model
+        self.model = model
         self._tokenizer = tokenizer
         self._batch_tokens = batch_tokens
         text = model.config.get_text_config(decoder=True)
@@ -74,23 +77,23 @@ class TransformersEngine:
     @torch.inference_mode()
     def _head_is_the_output_embedding(self) -> bool:
         """Whether logits are a linear map of the last hidden states, with no scaling or capping after."""
-        probe = torch.zeros((1, 2), dtype=torch.long, device=self._model.device)
-        head = self._model.get_output_embeddings()
+        probe = torch.zeros((1, 2), dtype=torch.long, device=self.model.device)
+        head = self.model.get_output_embeddings()
         if head is None:
             return False
-        hidden = getattr(self._model.base_model(input_ids=probe, use_cache=False), "last_hidden_state", None)
+        hidden = getattr(self.model.base_model(input_ids=probe, use_cache=False), "last_hidden_state", None)
         if hidden is None:  # A model that is its own base.
             return False
-        return torch.equal(head(hidden), self._model(input_ids=probe, use_cache=False).logits)
+        return torch.equal(head(hidden), self.model(input_ids=probe, use_cache=False).logits)
 
     def _features(self, **inputs: object) -> Tensor:
         """What :meth:`_logits` maps to logits, ``[batch, tokens, hidden or vocabulary]``."""
         if self._plain_head:
-            return self._model.base_model(**inputs).last_hidden_state
-        return self._model(**inputs).logits
+            return self.model.base_model(**inputs).last_hidden_state
+        return self.model(**inputs).logits
 
     def _logits(self, features: Tensor) -> Tensor:
-        return (self._model.get_output_embeddings()(features) if self._plain_head else features).float()
+        return (self.model.get_output_embeddings()(features) if self._plain_head else features).float()
 
     def _check(self, sequences: Sequence[Sequence[int]], read: Sequence[int]) -> None:
         longest = max(read)
@@ -121,9 +124,9 @@ class TransformersEngine:
     def _prefill(self, prefix: Sequence[int]) -> Cache | None:
         if not prefix:
             return None
-        cache = DynamicCache(config=self._model.config)
-        ids = torch.tensor([prefix], device=self._model.device)
-        self._model.base_model(input_ids=ids, past_key_values=cache, use_cache=True)
+        cache = DynamicCache(config=self.model.config)
+        ids = torch.tensor([prefix], device=self.model.device)
+        self.model.base_model(input_ids=ids, past_key_values=cache, use_cache=True)
         return cache
 
     def _batches(self, lengths: Sequence[int], *, equal: bool = False) -> Iterator[list[int]]:
@@ -142,7 +145,7 @@ class TransformersEngine:
 
     def _padded(self, rows: Sequence[Sequence[int]]) -> Tensor:
         longest = max(len(row) for row in rows)
-        return torch.tensor([[*row, *[0] * (longest - len(row))] for row in rows], device=self._model.device)
+        return torch.tensor([[*row, *[0] * (longest - len(row))] for row in rows], device=self.model.device)
 
     @torch.inference_mode()
     def score(self, requests: Sequence[ScoreRequest]) -> Iterator[ScoreResult]:
@@ -219,7 +222,7 @@ class TransformersEngine:
         for batch in self._batches([len(tail) for tail in tails], equal=self._slides):
             cache = copy.deepcopy(prefix)
             if cache is None:
-                cache = DynamicCache(config=self._model.config)
+                cache = DynamicCache(config=self.model.config)
             else:
                 cache.batch_repeat_interleave(len(batch))
             self._decode(
@@ -236,7 +239,7 @@ class TransformersEngine:
         shared: int,
     ) -> None:
         """Prefill and decode one batch, appending to ``new``; finished rows leave the batch."""
-        device = self._model.device
+        device = self.model.device
         lengths = torch.tensor([len(tail) for tail in tails], device=device)
         features = self._features(input_ids=self._padded(tails), past_key_values=cache, use_cache=True)
         features = features[torch.arange(len(tails), device=device), lengths - 1]
