@@ -13,14 +13,12 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
-from quantsuite.items import Choices as Choices
-from quantsuite.items import Divergences, Items, check_finite
-from quantsuite.items import Perplexities as Perplexities
+from quantsuite.metrics import Items, Metric, check_finite, metric
+from quantsuite.scheme import REFERENCE_NAME, Execution, Scheme, Variant
 
 SCHEMA_VERSION = 2
 RESULT = "quantsuite_result"
 """Name under which a test's report carries what it measured, as a line of a run file."""
-REFERENCE_NAME = "bf16"
 
 Outcome = Literal["passed", "failed", "error", "skipped", "xfailed", "unsupported"]
 Finding = Literal["exact", "within bound", "fails", "known failure", "not supported", "not applicable"]
@@ -54,16 +52,28 @@ class Subject(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         head: whether the output head was quantized too.
         kernel: which multiplied, where it was chosen.
         model_sha256: of the weights and the configuration; empty if they were not loaded.
+
+    Raises:
+        ValueError: if the scheme is none, or has another name.
     """
 
     model: str
     scheme: str
-    execution: str | None = None
+    execution: Execution | None = None
     engine: str
     plan: str = ""
     head: bool = False
     kernel: str = ""
     model_sha256: str
+
+    def __post_init__(self) -> None:
+        if (name := str(Scheme.parse(self.scheme))) != self.scheme:
+            raise ValueError(f"the scheme {self.scheme} is written {name}")
+
+    @property
+    def variant(self) -> Variant:
+        """The scheme in its execution."""
+        return Variant(Scheme.parse(self.scheme), self.execution)
 
     @property
     def is_reference(self) -> bool:
@@ -72,7 +82,7 @@ class Subject(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     @property
     def label(self) -> str:
         """The scheme and its execution, as test ids and tables show them."""
-        return self.scheme if self.execution is None else f"{self.scheme}-{self.execution}"
+        return self.variant.label
 
 
 class Dataset(msgspec.Struct, frozen=True, kw_only=True):
@@ -159,10 +169,6 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag=
             raise ValueError("a record that passed has no items")
         if (self.value is None) != (self.items is None):
             raise ValueError(f"a record has {'items' if self.value is None else 'a value'} but not the other")
-        # The items of a divergence are tokens, those of its dataset windows or documents.
-        expected = None if self.dataset is None or isinstance(self.items, Divergences) else self.dataset.items
-        if self.items is not None and expected is not None and len(self.items) != expected:
-            raise ValueError(f"a record has {len(self.items):,} items, its dataset {expected:,}")
         check_finite("value, seconds or details", [self.value or 0.0, self.seconds, *self.details.values()])
         if self.seconds < 0:
             raise ValueError(f"seconds are {self.seconds}, less than 0")
@@ -170,8 +176,14 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag=
             raise ValueError("weight_bytes are less than 1, or more than any memory holds")
         if self.unquantized is not None and not 0 <= self.unquantized <= 1:
             raise ValueError(f"unquantized is {self.unquantized}, not a share from 0 to 1")
-        if self.items is not None and not isinstance(self.items, self.metric.items):
-            raise ValueError(f"{self.task.metric} has no {type(self.items).__name__}")
+        if self.items is not None:
+            self._check_items(self.items)
+
+    def _check_items(self, items: Items) -> None:
+        if not isinstance(items, self.metric.items):
+            raise ValueError(f"the metric {self.task.metric} is not one of {type(items).__name__}")
+        if self.dataset is not None and self.metric.counts_dataset and len(items) != self.dataset.items:
+            raise ValueError(f"a record has {len(items):,} items, its dataset {self.dataset.items:,}")
 
     @property
     def metric(self) -> Metric:

@@ -16,7 +16,7 @@ from quantsuite.evaluate import data, multiple_choice, windows
 from quantsuite.evaluate.drift import drift
 from quantsuite.evaluate.perplexity import score_text
 from quantsuite.evaluate.windows import TextItem
-from quantsuite.records import Choices, Dataset, Items, Metric
+from quantsuite.records import Dataset, TaskLabel
 from quantsuite.tiny import EMBEDDED
 
 Kind = Literal["perplexity", "choices", "drift"]
@@ -69,20 +69,20 @@ class Task:
     """A named recipe on a dataset.
 
     Args:
-        metric: its name is the task's.
+        label: as records carry it.
         kind: which items it yields.
         prepare: loads the data for a tokenizer and a context length.
         context: tokens that the recipe reads at once, whatever the data; 0 if that depends on the data.
     """
 
-    metric: Metric
+    label: TaskLabel
     kind: Kind
     prepare: Callable[[PreTrainedTokenizerBase, Sources, int], Prepared]
     context: int = 0
 
     @property
     def name(self) -> str:
-        return self.metric.name
+        return self.label.name
 
 
 def _identify(name: str, items: Sequence[object], sources: Sources) -> Dataset:
@@ -117,7 +117,7 @@ def _perplexity_task(
         return _prepare_text("wikitext2", recipe(tokenizer, data.wikitext_rows(sources.wikitext)), sources, None)
 
     return Task(
-        metric=Metric(name=f"wikitext2/{name}", version=1, unit="perplexity", better="lower"),
+        label=TaskLabel(name=f"wikitext2/{name}", version=1, metric="perplexity"),
         kind="perplexity",
         prepare=prepare,
         context=context,
@@ -184,28 +184,28 @@ def _choices_task(
             longest += multiple_choice.MAX_NEW_TOKENS - 1
         return Prepared(dataset=_identify(drawn.name, items, sources), longest=longest, measure=measure)
 
-    metric = Metric(name=f"{name}/{method.__name__}", version=1, unit="accuracy", better="higher")
-    return Task(metric=metric, kind="choices", prepare=prepare)
+    label = TaskLabel(name=f"{name}/{method.__name__}", version=1, metric="accuracy")
+    return Task(label=label, kind="choices", prepare=prepare)
 
 
 def _document_task(
     name: str,
     kind: Kind,
-    unit: str,
+    metric: str,
     prepare: Callable[[PreTrainedTokenizerBase, Sources, int], Prepared],
     context: int = 0,
 ) -> Task:
-    metric = Metric(name=name, version=1, unit=unit, better="lower")
-    return Task(metric=metric, kind=kind, prepare=prepare, context=context)
+    label = TaskLabel(name=name, version=1, metric=metric)
+    return Task(label=label, kind=kind, prepare=prepare, context=context)
 
 
 _ALL = (
-    _document_task("world/document", "perplexity", "perplexity", _world_documents),
+    _document_task("world/document", "perplexity", "document perplexity", _world_documents),
     *(
         _choices_task("world-mmlu", lambda sources: data.world_examination(), method)
         for method in (multiple_choice.direct, multiple_choice.generate)
     ),
-    _document_task("world/drift", "drift", "nats", _world_drift),
+    _document_task("world/drift", "drift", "divergence", _world_drift),
     _perplexity_task("window2048", windows.window2048, context=2047),
     _perplexity_task("chunk512", windows.chunk512, context=511),
     _perplexity_task("head100", windows.head100),
@@ -214,7 +214,7 @@ _ALL = (
         _choices_task("mmlu", lambda sources: data.mmlu(sources.mmlu), method)
         for method in (multiple_choice.direct, multiple_choice.generate)
     ),
-    _document_task("wikitext2/drift", "drift", "nats", _wikitext_drift, context=511),
+    _document_task("wikitext2/drift", "drift", "divergence", _wikitext_drift, context=511),
 )
 
 TASKS: dict[str, Task] = {task.name: task for task in _ALL}
