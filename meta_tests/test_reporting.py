@@ -13,12 +13,13 @@ from rich.console import Console
 from meta_tests import factories
 from meta_tests.factories import DIRECT, DRIFT, PERPLEXITY, changed_choices, changed_perplexities, choices, record
 from quantsuite.gate import gate_against_reference
+from quantsuite.intervals import RESAMPLES
+from quantsuite.margins import Margins
 from quantsuite.records import Outcome, Record, Run
 from quantsuite.reporting import gate_summary, terminal_summary, write_report
 from quantsuite.reporting.analysis import ModelAnalysis, analyse
 from quantsuite.reporting.answers import Answer, answers
 from quantsuite.reporting.wording import approximately
-from quantsuite.statistics import RESAMPLES, Margins
 
 MARGINS = Margins()
 REFERENCE = choices(1000, 0.823)
@@ -249,7 +250,7 @@ def test_metrics_and_models_stay_apart(tmp_path: Path) -> None:
     ]
     model, other = analyse(records, MARGINS)
     assert (model.model, other.model) == ("tiny", "tiny-outliers")
-    assert [metric.metric.name for metric in model.metrics] == [DIRECT.name, PERPLEXITY.name]
+    assert [metric.task.name for metric in model.metrics] == [DIRECT.name, PERPLEXITY.name]
     assert all(len(metric.rows) == 1 for metric in (*model.metrics, *other.metrics))
     _, html = pages(records, tmp_path)
     assert html.count("<h2>") == 2
@@ -376,7 +377,7 @@ def test_the_terminal_summary_fits_and_loses_nothing(width: int) -> None:
     assert max(map(len, text.splitlines())) <= width
     model = analysed(records)
     for metric in model.metrics:
-        assert metric.metric.name in text
+        assert metric.task.name in text
     accuracies = [row for row in model.metrics[1].rows if row.interval]
     assert all(f"{100 * row.interval.estimate:.1f} [" in text for row in accuracies if row.interval)
 

@@ -14,7 +14,7 @@ import pytest
 from meta_tests import factories
 from meta_tests.factories import DIRECT, DRIFT, PERPLEXITY, choices, environment, record
 from quantsuite.__main__ import main
-from quantsuite.items import Choices, Divergences, Items, Perplexities
+from quantsuite.metrics import Choices, Divergences, Items, Perplexities, metric
 from quantsuite.reading import ContentError, Purpose, read_run
 from quantsuite.records import ErrorPoint, PropertyResult, RecordError, Run
 from quantsuite.runfile import write_run
@@ -29,7 +29,7 @@ LETTERS = Choices(
     log_likelihoods=[[-1.0, -2.0, -3.0, -1.0]] * 4,
 )
 MEASURED = {
-    "perplexity": record(PERPLEXITY, items=TEXT, details=TEXT.details(9_000)),
+    "perplexity": record(PERPLEXITY, items=TEXT, details=factories.details_of(TEXT, 9_000)),
     "accuracy": record(DIRECT, items=LETTERS),
     "drift": record(DRIFT, "int8-row", "real", items=factories.divergences(50)),
 }
@@ -200,8 +200,12 @@ SHORT = Perplexities(nats=[1.0, 2.0], tokens=[3, 4], units=[3, 4])
         (LETTERS, {"answer": [0, 1, 2, -1]}, "answer holds -1, less than 0"),
         (LETTERS, {"predicted": [0, 1, 2, -2]}, "predicted holds -2, less than -1"),
         (LETTERS, {"log_likelihoods": None, "predicted": [0, 1, 2, 4]}, "predicted holds 4, more than 3"),
-        (LETTERS, {"log_likelihoods": [[-1.0, -2.0]] * 4}, "answer holds 3, more than 1"),
-        (LETTERS, {"log_likelihoods": [[-1.0, -2.0]] * 3 + [[-1.0] * 4]}, "not the same number of choices"),
+        (LETTERS, {"log_likelihoods": [[-1.0, -2.0]] * 4}, "answer holds 2, more than 1"),
+        (
+            LETTERS,
+            {"log_likelihoods": [[-1.0, -2.0]] * 3 + [[-1.0]]},
+            "holds 1 of a question of 1 choices",
+        ),
         (LETTERS, {"log_likelihoods": [[float("nan")] * 4] * 4}, "log_likelihoods holds nan"),
         (DRIFTED, {"kl": [0.1]}, "same_top has 3 items, kl has 1"),
         (DRIFTED, {"kl": [0.1, 0.1, -0.1]}, "kl holds -0.1, less than"),
@@ -235,7 +239,7 @@ def test_a_record_that_contradicts_itself_is_refused(fields: dict[str, object], 
 
 def test_a_perplexity_beyond_float64_is_an_error_and_not_infinite() -> None:
     with pytest.raises(ValueError, match="a mean of 1000 nats has no perplexity"):
-        _ = Perplexities(nats=[1000.0], tokens=[1], units=[1]).value
+        metric("perplexity").value(Perplexities(nats=[1000.0], tokens=[1], units=[1]))
 
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf")])

@@ -35,7 +35,7 @@ def _parser() -> argparse.ArgumentParser:
     change.add_argument("new", type=Path, help="run file that is not there yet")
     for command in (report, check):
         command.add_argument("runs", type=Path, nargs="+", help="run files")
-        add_options(command.add_argument, only=("accuracy_margin", "perplexity_margin"))
+        add_options(command.add_argument, only=("accuracy_margin", "perplexity_margin", "margin"))
     return parser
 
 

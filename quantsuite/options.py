@@ -45,6 +45,13 @@ def _margin(text: str) -> float:
     return value
 
 
+def _named_margin(text: str) -> tuple[str, float]:
+    name, _, margin = text.rpartition("=")
+    if not name.strip():
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE; use for example 'match rate=0.02'")
+    return name.strip(), _margin(margin)
+
+
 def _seconds(text: str) -> float:
     try:
         seconds = float(text)
@@ -96,6 +103,12 @@ _KEYWORDS: dict[str, dict[str, Any]] = {
     },
     "accuracy_margin": {"type": _margin, "help": "loss of accuracy that counts as none (0.01)"},
     "perplexity_margin": {"type": _margin, "help": "rise of ln perplexity that counts as none (0.01)"},
+    "margin": {
+        "type": _named_margin,
+        "action": "append",
+        "metavar": "NAME=VALUE",
+        "help": "the same of any metric, by its name, in the unit of its changes; may be repeated",
+    },
     "kernel": {
         "action": "append",
         "help": "contestants under test: path.py, path.py:name, package.module or package.module:name; may be repeated "
@@ -131,14 +144,19 @@ class RunOptions:
     fresh: bool = False
     gate: Mode | None = None
     baseline: str | None = None
-    accuracy_margin: float = Margins().accuracy
-    perplexity_margin: float = Margins().log_perplexity
+    accuracy_margin: float | None = None
+    perplexity_margin: float | None = None
+    margin: Sequence[tuple[str, float]] = ()
     kernel: Sequence[str] = ()
     check_timeout: float = 120.0
 
     @property
     def margins(self) -> Margins:
-        return Margins(accuracy=self.accuracy_margin, log_perplexity=self.perplexity_margin)
+        options = {"accuracy": self.accuracy_margin, "perplexity": self.perplexity_margin}
+        return Margins(
+            of_options={name: margin for name, margin in options.items() if margin is not None},
+            of_names=dict(self.margin),
+        )
 
     @classmethod
     def read(cls, namespace: Any) -> RunOptions:

@@ -16,6 +16,10 @@ from quantsuite.evaluate import data, multiple_choice, windows
 from quantsuite.evaluate.drift import drift
 from quantsuite.evaluate.perplexity import score_text
 from quantsuite.evaluate.windows import TextItem
+from quantsuite.metrics import Choices, Items
+from quantsuite.metrics.accuracy import ACCURACY
+from quantsuite.metrics.divergence import DIVERGENCE
+from quantsuite.metrics.perplexity import WORD_PERPLEXITY
 from quantsuite.records import Dataset, TaskLabel
 from quantsuite.tiny import EMBEDDED
 
@@ -104,8 +108,9 @@ def _prepare_text(name: str, items: list[TextItem], sources: Sources, documents:
     def measure(engine: Engine, reference: Engine | None, progress: Progress) -> Measurement:
         total = sum(len(item.windows) for item in items)
         result = score_text(engine, items, progress=lambda done: progress(done, total))
-        size = None if documents is None else sum(len(text.encode()) for text in documents)
-        return Measurement(value=result.value, details=result.details(size), items=result)
+        given = {} if documents is None else {"bytes": sum(len(text.encode()) for text in documents)}
+        metric = WORD_PERPLEXITY
+        return Measurement(value=metric.value(result), details=metric.details(result, given), items=result)
 
     return Prepared(dataset=_identify(name, items, sources), longest=_longest(items), measure=measure)
 
@@ -161,7 +166,7 @@ def _prepare_drift(name: str, items: list[TextItem], sources: Sources) -> Prepar
         assert reference is not None
         total = sum(len(item.windows) for item in items)
         result = drift(reference, engine, items, progress=lambda done: progress(done, total))
-        return Measurement(value=result.value, details=result.details(), items=result)
+        return Measurement(value=DIVERGENCE.value(result), details=DIVERGENCE.details(result, {}), items=result)
 
     return Prepared(dataset=_identify(name, items, sources), longest=_longest(items), measure=measure)
 
@@ -175,7 +180,7 @@ def _choices_task(
         def measure(engine: Engine, reference: Engine | None, progress: Progress) -> Measurement:
             total = len(drawn.questions)
             result = method(engine, tokenizer, drawn, progress=lambda done: progress(done, total))
-            return Measurement(value=result.value, details=result.details(), items=result)
+            return Measurement(value=ACCURACY.value(result), details=ACCURACY.details(result, {}), items=result)
 
         prompts = [multiple_choice.prompts(drawn, q.subject, [q])[0] for q in drawn.questions]
         items = [f"{prompt} {question.answer}" for prompt, question in zip(prompts, drawn.questions, strict=True)]

@@ -7,8 +7,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from quantsuite.records import Choices, Dataset, Divergences, Metric, Record, differences_with_model
-from quantsuite.statistics import Comparison, Interval, Margins, compare, shared_ranks, value_interval
+from quantsuite.intervals import Interval
+from quantsuite.margins import Margins
+from quantsuite.metrics import Metric
+from quantsuite.records import Dataset, Record, differences_with_model
+from quantsuite.records import Metric as TaskLabel
+from quantsuite.statistics import Comparison, compare, shared_ranks
 
 COMPARED_FORMATS = ("int8", "fp8")
 EXECUTION_PAIR = ("simulated", "real")
@@ -40,7 +44,7 @@ class Row:
     @property
     def label(self) -> str:
         subject = self.record.subject
-        return subject.scheme.name if subject.execution is None else f"{subject.scheme.name} {subject.execution}"
+        return subject.scheme if subject.execution is None else f"{subject.scheme} {subject.execution}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +88,8 @@ class MetricAnalysis:
     """One metric of one model.
 
     Args:
-        metric: name, unit and direction.
+        task: its name and version.
+        metric: of its items.
         rows: the measured ones first, the best at the top, then those without a number.
         format_pairs: FP8 against INT8 of equal granularity and execution.
         execution_pairs: real against simulated of one scheme.
@@ -92,6 +97,7 @@ class MetricAnalysis:
         groups: accuracies by group of bf16, the best and the worst row.
     """
 
+    task: TaskLabel
     metric: Metric
     rows: tuple[Row, ...]
     format_pairs: tuple[Pair, ...]
@@ -129,22 +135,35 @@ def unique(values: Iterable[T]) -> list[T]:
 def analyse(records: Sequence[Record], margins: Margins) -> list[ModelAnalysis]:
     """Everything that the report shows, model by model in the records' order."""
     models = []
-    for model in unique(record.subject.model for record in records):
-        own = [record for record in records if record.subject.model == model]
+    for title, own in by_model(records).items():
         metrics = tuple(_analyse_metric(group, margins) for group in by_metric(own))
-        models.append(ModelAnalysis(model=model, records=tuple(own), metrics=metrics))
+        models.append(ModelAnalysis(model=title, records=tuple(own), metrics=metrics))
     return models
+
+
+def by_model(records: Sequence[Record]) -> dict[str, list[Record]]:
+    """Records of one model together; of one engine, device and dtype too, where a model was measured in several."""
+    settings = unique(record.key.setting for record in records)
+    models = [setting[0] for setting in settings]
+    titles = {
+        setting: setting[0] if models.count(setting[0]) == 1 else f"{setting[0]} ({', '.join(filter(None, setting[1:]))})"
+        for setting in settings
+    }
+    return {
+        title: [record for record in records if record.key.setting == setting] for setting, title in titles.items()
+    }
 
 
 def by_metric(records: Sequence[Record]) -> list[list[Record]]:
     """Records of equal metric name together."""
-    names = unique(record.metric.name for record in records)
-    return [[record for record in records if record.metric.name == name] for name in names]
+    names = unique(record.task.name for record in records)
+    return [[record for record in records if record.task.name == name] for name in names]
 
 
 def _analyse_metric(records: Sequence[Record], margins: Margins) -> MetricAnalysis:
     rows = _ranked(rows_of(records, margins))
     return MetricAnalysis(
+        task=records[0].task,
         metric=records[0].metric,
         rows=tuple(rows),
         format_pairs=tuple(_format_pairs(records, margins)),
@@ -166,10 +185,10 @@ def _row(record: Record, reference: Record | None, margins: Margins) -> Row:
     notes = [] if record.outcome == "passed" else [_reason(record)]
     interval = comparison = None
     try:
-        interval = value_interval(record)
+        interval = record.metric.interval(record.items)
     except ValueError as error:
         notes.append(str(error))
-    if record is not reference and not isinstance(record.items, Divergences):
+    if record is not reference and record.metric.is_paired:
         comparison, why_not = compare_records(reference, record, margins)
         notes += [why_not] if why_not else []
     return Row(
@@ -203,7 +222,7 @@ def compare_records(
     if different := differences_with_model(candidate, reference):
         return None, f"not comparable with {reference.subject.label}: {'; '.join(different)}"
     try:
-        return compare(reference.items, candidate.items, candidate.metric.better, margins), None
+        return compare(candidate.metric, reference.items, candidate.items, margins), None
     except ValueError as error:
         return None, f"not comparable with {reference.subject.label}: {error}"
 
@@ -229,7 +248,7 @@ def _ranks(rows: Sequence[Row]) -> list[int | None]:
     ]
     items = [rows[index].record.items for index in chosen]
     try:
-        found = shared_ranks(items, rows[0].record.metric.better) if len(items) > 1 else []
+        found = shared_ranks(rows[0].record.metric, items) if len(items) > 1 else []
     except ValueError:
         return ranks
     for index, rank in zip(chosen, found, strict=False):
@@ -239,16 +258,16 @@ def _ranks(rows: Sequence[Row]) -> list[int | None]:
 
 def is_weight_only(record: Record) -> bool:
     """Whether nothing but the weight is quantized, so that format and granularity are the whole scheme."""
-    scheme = record.subject.scheme
-    return scheme.name == f"{scheme.format}-{scheme.granularity}"
+    subject = record.subject
+    return subject.scheme == f"{subject.format}-{subject.granularity}"
 
 
 def _format_pairs(records: Sequence[Record], margins: Margins) -> list[Pair]:
     reference, candidate = (
         {
-            (record.subject.scheme.granularity, record.subject.execution): record
+            (record.subject.granularity, record.subject.execution): record
             for record in records
-            if record.measured and is_weight_only(record) and record.subject.scheme.format == name
+            if record.measured and is_weight_only(record) and record.subject.format == name
         }
         for name in COMPARED_FORMATS
     )
@@ -262,11 +281,7 @@ def _execution_order(execution: str | None) -> int:
 
 def _execution_pairs(records: Sequence[Record], margins: Margins) -> list[Pair]:
     simulated, real = (
-        {
-            record.subject.scheme.name: record
-            for record in records
-            if record.measured and record.subject.execution == name
-        }
+        {record.subject.scheme: record for record in records if record.measured and record.subject.execution == name}
         for name in EXECUTION_PAIR
     )
     return _pairs([(simulated[name], real[name]) for name in simulated if name in real], margins)
@@ -275,7 +290,7 @@ def _execution_pairs(records: Sequence[Record], margins: Margins) -> list[Pair]:
 def _pairs(records: Iterable[tuple[Record, Record]], margins: Margins) -> list[Pair]:
     pairs = []
     for reference, candidate in records:
-        if not isinstance(candidate.items, Divergences):
+        if candidate.metric.is_paired:
             comparison, note = compare_records(reference, candidate, margins)
             pairs.append(Pair(reference=reference, candidate=candidate, comparison=comparison, note=note))
     return pairs
@@ -290,17 +305,13 @@ def coarseness(granularity: str | None) -> tuple[int, int]:
 
 def _trends(rows: Sequence[Row], margins: Margins) -> list[Trend]:
     comparable = [row for row in rows if row.comparison is not None and is_weight_only(row.record)]
-    series = [row for row in comparable if coarseness(row.record.subject.scheme.granularity)[0] < 3]
-    series.sort(key=lambda row: coarseness(row.record.subject.scheme.granularity))
-    keys = unique((row.record.subject.scheme.format, row.record.subject.execution) for row in series)
+    series = [row for row in comparable if coarseness(row.record.subject.granularity)[0] < 3]
+    series.sort(key=lambda row: coarseness(row.record.subject.granularity))
+    keys = unique((row.record.subject.format, row.record.subject.execution) for row in series)
     keys.sort(key=lambda key: (key[0] not in COMPARED_FORMATS, key[0] == COMPARED_FORMATS[1], _execution_order(key[1])))
     trends = []
     for form, execution in keys:
-        own = [
-            row
-            for row in series
-            if (row.record.subject.scheme.format, row.record.subject.execution) == (form, execution)
-        ]
+        own = [row for row in series if (row.record.subject.format, row.record.subject.execution) == (form, execution)]
         if len(own) > 1:
             trends.append(Trend(format=form or "", execution=execution, points=_points(own, margins)))
     return trends
@@ -310,7 +321,7 @@ def _points(rows: Sequence[Row], margins: Margins) -> tuple[Point, ...]:
     finest = rows[-1].record
     return tuple(
         Point(
-            granularity=row.record.subject.scheme.granularity or "",
+            granularity=row.record.subject.granularity or "",
             row=row,
             against_finest=None if row.record is finest else compare_records(finest, row.record, margins)[0],
         )
@@ -319,15 +330,15 @@ def _points(rows: Sequence[Row], margins: Margins) -> tuple[Point, ...]:
 
 
 def _groups(rows: Sequence[Row]) -> list[GroupAccuracies]:
-    scored = [row for row in rows if isinstance(row.record.items, Choices)]
+    scored = [row for row in rows if row.record.measured and row.record.metric.groups is not None]
     quantized = [row for row in scored if not row.record.subject.is_reference]
     chosen = [row for row in scored if row.record.subject.is_reference] + quantized[:1] + quantized[1:][-1:]
     groups = []
     for row in chosen:
-        items = row.record.items
-        assert isinstance(items, Choices)
+        metric, items = row.record.metric, row.record.items
+        assert metric.groups is not None
         counts: dict[str, tuple[int, int]] = {}
-        for group, right in zip(items.group, items.correct, strict=True):
+        for group, right in zip(metric.groups(items), metric.outcomes(items), strict=True):
             before = counts.get(group, (0, 0))
             counts[group] = (before[0] + right, before[1] + 1)
         groups.append(GroupAccuracies(label=row.label, counts=counts))

@@ -14,10 +14,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from quantsuite.intervals import Interval
 from quantsuite.records import ErrorPoint
 from quantsuite.reporting.analysis import MetricAnalysis, ModelAnalysis, coarseness, unique
-from quantsuite.reporting.wording import scale_of
-from quantsuite.statistics import Interval
 
 INK = "#5f6368"
 """Every line and letter; where the page sets the colour it is replaced by ``currentColor``."""
@@ -150,7 +149,7 @@ def _draw(
         figure = Figure(figsize=((PANEL_WIDTH + labels) * columns, height * rows + 0.4), layout="constrained")
         for index, metric in enumerate(metrics):
             panel(figure.add_subplot(rows, columns, index + 1), metric)
-        formats = unique(row.record.subject.scheme.format for metric in metrics for row in metric.compared)
+        formats = unique(row.record.subject.format for metric in metrics for row in metric.compared)
         handles = [
             Line2D([], [], color=_colour(form), marker="o", linestyle="none", label=(form or "bf16").upper())
             for form in formats
@@ -185,33 +184,33 @@ def _is_filled(execution: str | None) -> bool:
 
 
 def _loss_label(metric: MetricAnalysis) -> str:
-    scale = scale_of(metric.metric)
-    return "loss, accuracy points" if scale.change_unit == "points" else f"loss, {scale.change_unit}"
+    scale = metric.metric.scale
+    return f"loss, {scale.change_name or scale.change_unit}"
 
 
 def _zero_and_margin(axes: Axes, metric: MetricAnalysis, *, upright: bool) -> None:
     line = axes.axhline if upright else axes.axvline
     margin = next(row.comparison.margin for row in metric.compared if row.comparison is not None)
     line(0, color=INK, linewidth=1)
-    line(margin * scale_of(metric.metric).change_factor, color=INK, linewidth=1, linestyle=(0, (4, 3)))
+    line(margin * metric.metric.scale.change_factor, color=INK, linewidth=1, linestyle=(0, (4, 3)))
     axes.grid(axis="y" if upright else "x", color=INK, alpha=0.18, linewidth=0.6)
     axes.set_axisbelow(True)
 
 
 def _ranking_panel(axes: Axes, metric: MetricAnalysis) -> None:
-    factor = scale_of(metric.metric).change_factor
+    factor = metric.metric.scale.change_factor
     rows = metric.compared
     for position, row in enumerate(rows):
         subject = row.record.subject
         assert row.comparison is not None
         filled = _is_filled(subject.execution)
-        _dot(axes, position, row.comparison.loss, factor, _colour(subject.scheme.format), filled=filled)
+        _dot(axes, position, row.comparison.loss, factor, _colour(subject.format), filled=filled)
     _zero_and_margin(axes, metric, upright=False)
     axes.set_yticks(range(len(rows)), [row.label for row in rows], fontsize=7.5)
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.tick_params(axis="y", length=0)
     axes.set_xlabel(_loss_label(metric))
-    axes.set_title(metric.metric.name, loc="left")
+    axes.set_title(metric.task.name, loc="left")
 
 
 def _spread(index: int, count: int, step: float = 0.16) -> float:
@@ -219,15 +218,15 @@ def _spread(index: int, count: int, step: float = 0.16) -> float:
 
 
 def _pairs_panel(axes: Axes, metric: MetricAnalysis) -> None:
-    factor = scale_of(metric.metric).change_factor
+    factor = metric.metric.scale.change_factor
     pairs = [pair for pair in metric.format_pairs if pair.comparison is not None]
-    ladder = unique(pair.reference.subject.scheme.granularity for pair in pairs)
+    ladder = unique(pair.reference.subject.granularity for pair in pairs)
     executions = unique(pair.reference.subject.execution for pair in pairs)
     for pair in pairs:
         assert pair.comparison is not None
         subject = pair.reference.subject
         spread = _spread(executions.index(subject.execution), len(executions), 0.3)
-        position = ladder.index(subject.scheme.granularity) + spread
+        position = ladder.index(subject.granularity) + spread
         _dot(axes, position, pair.comparison.loss, factor, INK, filled=_is_filled(subject.execution))
     axes.axvline(0, color=INK, linewidth=1)
     axes.grid(axis="x", color=INK, alpha=0.18, linewidth=0.6)
@@ -236,11 +235,11 @@ def _pairs_panel(axes: Axes, metric: MetricAnalysis) -> None:
     axes.tick_params(axis="y", length=0)
     axes.locator_params(axis="x", nbins=5)
     axes.set_xlabel(f"FP8 against INT8: {_loss_label(metric)}")
-    axes.set_title(metric.metric.name, loc="left")
+    axes.set_title(metric.task.name, loc="left")
 
 
 def _trend_panel(axes: Axes, metric: MetricAnalysis) -> None:
-    factor = scale_of(metric.metric).change_factor
+    factor = metric.metric.scale.change_factor
     ladder = sorted({point.granularity for trend in metric.trends for point in trend.points}, key=coarseness)
     for index, trend in enumerate(metric.trends):
         filled = _is_filled(trend.execution)
@@ -259,4 +258,4 @@ def _trend_panel(axes: Axes, metric: MetricAnalysis) -> None:
     axes.set_xticks(range(len(ladder)), ladder)
     axes.set_xlabel("granularity, coarse to fine")
     axes.set_ylabel(_loss_label(metric))
-    axes.set_title(metric.metric.name, loc="left")
+    axes.set_title(metric.task.name, loc="left")

@@ -11,6 +11,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 from tabulate import tabulate
 
+from quantsuite.intervals import CONFIDENCE
+from quantsuite.margins import Margins
 from quantsuite.records import Run
 from quantsuite.reporting import tables
 from quantsuite.reporting.analysis import MetricAnalysis, ModelAnalysis, analyse, unique
@@ -19,7 +21,6 @@ from quantsuite.reporting.figures import Plot, plots
 from quantsuite.reporting.numerics import numerics_section
 from quantsuite.reporting.tables import Table
 from quantsuite.reporting.wording import count, joined
-from quantsuite.statistics import CONFIDENCE, Margins
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,7 +127,7 @@ def _model_section(model: ModelAnalysis, slug: str, margins: Margins) -> ModelSe
 
 def _metric_section(metric: MetricAnalysis) -> MetricSection:
     return MetricSection(
-        name=metric.metric.name,
+        name=metric.task.name,
         direction=f"{metric.metric.better} is better",
         floor=floor_sentence(metric),
         ranking=tables.ranking(metric),

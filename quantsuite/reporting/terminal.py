@@ -11,18 +11,13 @@ from rich.table import Table
 from rich.text import Text
 
 from quantsuite.gate import GateResult
-from quantsuite.records import Metric, Record
+from quantsuite.intervals import CONFIDENCE
+from quantsuite.margins import Margins
+from quantsuite.metrics import Metric
+from quantsuite.metrics.scale import MISSING
+from quantsuite.records import Record
 from quantsuite.reporting.analysis import Row, by_metric, rows_of, unique
-from quantsuite.reporting.wording import (
-    ACCURACY,
-    MISSING,
-    PERPLEXITY,
-    enumerate_variants,
-    heading,
-    scale_of,
-    unquantized_share,
-)
-from quantsuite.statistics import CONFIDENCE, Margins
+from quantsuite.reporting.wording import enumerate_variants, margins_of, unquantized_share
 
 LABEL_WIDTH = 21
 VARIANT_WIDTH = 22
@@ -38,38 +33,38 @@ class _ModelSummary:
     """A model's table, cut into several where its metrics do not fit side by side, and what its cells leave out."""
 
     model: str
-    metrics: tuple[tuple[Metric, tuple[Row, ...]], ...]
+    metrics: tuple[tuple[str, Metric, tuple[Row, ...]], ...]
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        longest = max(len(row.record.subject.scheme.name) for _, rows in self.metrics for row in rows)
+        longest = max(len(row.record.subject.scheme) for _, _, rows in self.metrics for row in rows)
         side_by_side = max(1, (options.max_width - min(longest, VARIANT_WIDTH) - GAP) // (METRIC_WIDTH + GAP))
         for begin in range(0, len(self.metrics), side_by_side):
             yield self._table(self.metrics[begin : begin + side_by_side])
-        rows = [row for _, found in self.metrics for row in found]
+        rows = [row for _, _, found in self.metrics for row in found]
         for note in unique(row.note for row in rows if row.note):
             variants = enumerate_variants(row.record for row in rows if row.note == note)
             yield Text(f"{variants}: {note}", style="dim")
 
-    def _table(self, metrics: Sequence[tuple[Metric, tuple[Row, ...]]]) -> Table:
+    def _table(self, metrics: Sequence[tuple[str, Metric, tuple[Row, ...]]]) -> Table:
         table = Table(title=self.model, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
         table.add_column("scheme", overflow="fold", max_width=VARIANT_WIDTH)
-        for metric, _ in metrics:
-            table.add_column(f"{metric.name}\n{_units(metric)}", overflow="fold", max_width=METRIC_WIDTH)
-        rows = {(metric.name, _variant(row)): row for metric, found in metrics for row in found}
-        for scheme, execution in unique(_variant(row) for _, found in metrics for row in found):
-            cells = [_cell(rows.get((metric.name, (scheme, execution)))) for metric, _ in metrics]
+        for task, metric, _ in metrics:
+            table.add_column(f"{task}\n{_units(metric)}", overflow="fold", max_width=METRIC_WIDTH)
+        rows = {(task, _variant(row)): row for task, _, found in metrics for row in found}
+        for scheme, execution in unique(_variant(row) for _, _, found in metrics for row in found):
+            cells = [_cell(rows.get((task, (scheme, execution)))) for task, _, _ in metrics]
             table.add_row(Text.assemble(scheme, ("\n" + execution if execution else "", "dim")), *cells)
         return table
 
 
 def _variant(row: Row) -> tuple[str, str]:
     subject = row.record.subject
-    return subject.scheme.name, subject.execution or ""
+    return subject.scheme, subject.execution or ""
 
 
 def _units(metric: Metric) -> str:
-    scale = scale_of(metric)
-    return heading(metric) if metric.unit == scale.change_unit else f"{heading(metric)}; change, {scale.change_unit}"
+    unit = metric.scale.change_unit
+    return f"{metric.heading}; change, {unit}" if metric.is_paired else metric.heading
 
 
 def _cell(row: Row | None) -> Text:
@@ -78,7 +73,7 @@ def _cell(row: Row | None) -> Text:
         return Text(MISSING, style="dim")
     if not row.record.measured:
         return Text(row.record.outcome, style="dim")
-    scale = scale_of(row.record.metric)
+    scale = row.record.metric.scale
     text = Text(scale.value(row.record.value))
     if row.interval is not None:
         text.append(f" {scale.interval(row.interval)}")
@@ -94,12 +89,14 @@ def terminal_summary(records: Sequence[Record], margins: Margins) -> RenderableT
     parts: list[RenderableType] = []
     for model in unique(record.subject.model for record in records):
         own = [record for record in records if record.subject.model == model]
-        metrics = tuple((group[0].metric, tuple(rows_of(group, margins))) for group in by_metric(own))
+        metrics = tuple(
+            (group[0].task.name, group[0].metric, tuple(rows_of(group, margins))) for group in by_metric(own)
+        )
         parts.append(_ModelSummary(model, metrics))
         parts += [Text(f"unquantized: {share}", style="dim") for share in unique(map(unquantized_share, own)) if share]
     legend = (
         f"{CONFIDENCE:.0%} intervals; changes are paired with bf16. ok: the loss is within the margin "
-        f"({ACCURACY.margin(margins.accuracy)}, {PERPLEXITY.margin(margins.log_perplexity)}); worse: beyond it."
+        f"({margins_of((record.metric for record in records), margins)}); worse: beyond it."
     )
     return Group(*parts, Text(legend, style="dim"))
 
@@ -124,15 +121,15 @@ def scheme_line(label: str, records: Sequence[Record], margins: Margins) -> str:
         values = (_named_value(row.record) for row in rows)
         return f"{label:<{LABEL_WIDTH}} {', '.join(values)}, {seconds}"
     worst = max(compared, key=lambda row: row.comparison.loss.high - row.comparison.margin)
-    scale = scale_of(worst.record.metric)
+    scale = worst.record.metric.scale
     change = f"{scale.change_interval(worst.comparison.change)} {scale.change_unit}"
     return f"{label:<{LABEL_WIDTH}} {_SHORT[worst.comparison.verdict]:<9} {change}, {seconds}"
 
 
 def _named_value(record: Record) -> str:
     """``direct 92.3 %``, ``document 2.146``: the recipe and the value."""
-    unit = " %" if record.metric.unit == "accuracy" else ""
-    return f"{record.metric.name.rpartition('/')[2]} {scale_of(record.metric).value(record.value)}{unit}"
+    scale = record.metric.scale
+    return f"{record.task.name.rpartition('/')[2]} {scale.value(record.value)} {scale.sign}".rstrip()
 
 
 def gate_summary(result: GateResult) -> RenderableType:
