@@ -10,8 +10,7 @@ from typing import TypeVar
 from quantsuite.intervals import Interval
 from quantsuite.margins import Margins
 from quantsuite.metrics import Metric
-from quantsuite.records import Dataset, Record, differences_with_model
-from quantsuite.records import Metric as TaskLabel
+from quantsuite.records import Dataset, Record, TaskLabel, differences_with_model
 from quantsuite.statistics import Comparison, compare, shared_ranks
 
 COMPARED_FORMATS = ("int8", "fp8")
@@ -144,14 +143,13 @@ def analyse(records: Sequence[Record], margins: Margins) -> list[ModelAnalysis]:
 def by_model(records: Sequence[Record]) -> dict[str, list[Record]]:
     """Records of one model together; of one engine, device and dtype too, where a model was measured in several."""
     settings = unique(record.key.setting for record in records)
-    models = [setting[0] for setting in settings]
-    titles = {
-        setting: setting[0] if models.count(setting[0]) == 1 else f"{setting[0]} ({', '.join(filter(None, setting[1:]))})"
-        for setting in settings
-    }
-    return {
-        title: [record for record in records if record.key.setting == setting] for setting, title in titles.items()
-    }
+    models = [model for model, *_ in settings]
+    found = {}
+    for setting in settings:
+        model, *rest = filter(None, setting)
+        title = model if models.count(model) == 1 else f"{model} ({', '.join(rest)})"
+        found[title] = [record for record in records if record.key.setting == setting]
+    return found
 
 
 def by_metric(records: Sequence[Record]) -> list[list[Record]]:
