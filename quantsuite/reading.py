@@ -82,7 +82,7 @@ def without_unfinished_line(data: bytes) -> bytes:
     end = data.rfind(b"\n") + 1
     try:
         msgspec.json.decode(data[end:], type=msgspec.Raw)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):
         return data[:end] or data
     return data
 
@@ -120,7 +120,7 @@ def check_header(path: Path, data: bytes, *, purpose: Purpose) -> None:
         line = data.partition(b"\n")[0]
         try:
             version = msgspec.json.decode(line, type=Header).schema_version
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, RecursionError) as error:
             problem = _syntax_problem(line, str(error))
         else:
             problem = None if version > 0 else f"there is no schema version {version}"
