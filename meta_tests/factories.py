@@ -8,26 +8,20 @@ from collections.abc import Sequence
 
 import msgspec
 
-from quantsuite.metrics import metric
+from quantsuite.metrics import Choices, Divergences, Items, Perplexities, metric
 from quantsuite.records import (
-    Choices,
     Dataset,
-    Divergences,
     Environment,
-    Items,
-    Metric,
     Outcome,
-    Perplexities,
     Record,
-    SchemeLabel,
     Subject,
-    metric_of,
+    TaskLabel,
 )
 
-PERPLEXITY = Metric(name="world/document", version=1, unit="perplexity", better="lower")
-DIRECT = Metric(name="world-mmlu/direct", version=1, unit="accuracy", better="higher")
-GENERATE = Metric(name="world-mmlu/generate", version=1, unit="accuracy", better="higher")
-DRIFT = Metric(name="world/drift", version=1, unit="nats", better="lower")
+PERPLEXITY = TaskLabel(name="world/document", version=1, metric="document perplexity")
+DIRECT = TaskLabel(name="world-mmlu/direct", version=1, metric="accuracy")
+GENERATE = TaskLabel(name="world-mmlu/generate", version=1, metric="accuracy")
+DRIFT = TaskLabel(name="world/drift", version=1, metric="divergence")
 GRANULARITIES = ("tensor", "row", "g512", "g256", "g128", "g64")
 GROUPS = ("botany", "geography", "history", "optics")
 
@@ -41,19 +35,8 @@ def dataset(items: int, name: str = "world", seed: int = 42) -> Dataset:
     return Dataset(name=name, sha256=f"{items:064x}", items=items, limit=items, seed=seed)
 
 
-def scheme_label(name: str, execution: str | None = None) -> SchemeLabel:
-    """A weight-only scheme's label, with the course report's name of it; ``bf16`` is the reference."""
-    if name == "bf16":
-        return SchemeLabel(name=name, alias="BF16")
-    form, granularity = name.split(":")[0].split("-", 1)
-    part = f"Group_{granularity[1:]}" if granularity[0] == "g" else granularity.capitalize()
-    ending = {"simulated": "_Fake", "real": "_Real"}.get(execution or "", "")
-    alias = f"{form.upper()}_Per_{part}{ending}"
-    return SchemeLabel(name=name, format=form, granularity=granularity, alias=alias)
-
-
 def record(
-    metric: Metric,
+    task: TaskLabel,
     scheme: str = "bf16",
     execution: str | None = None,
     *,
@@ -68,14 +51,14 @@ def record(
     """A record of a cell, without value and details if it has no items."""
     label = scheme if execution is None else f"{scheme}-{execution}"
     blank = Record(
-        test=f"tests_accuracy/test_tasks.py::test_accuracy[{model}-{metric.name}-{label}]",
+        test=f"tests_accuracy/test_tasks.py::test_accuracy[{model}-{task.name}-{label}]",
         outcome=outcome if items is None else "skipped",
-        metric=metric,
+        task=task,
         subject=Subject(
             model=model,
             model_sha256="ab" * 32,
             engine="transformers",
-            scheme=scheme_label(scheme, execution),
+            scheme=scheme,
             execution=execution,
         ),
         environment=environment(device),
@@ -86,13 +69,12 @@ def record(
     )
     if items is None:
         return msgspec.structs.replace(blank, details=details or {})
-    measured = metric_of(blank)
     return msgspec.structs.replace(
         blank,
         outcome=outcome,
         dataset=dataset(len(items)),
-        value=measured.value(items),
-        details=details or measured.details(items, {}),
+        value=blank.metric.value(items),
+        details=details or blank.metric.details(items, {}),
         items=items,
     )
 

@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from quantsuite.margins import MODES, Margins, Mode
+from quantsuite.scheme import DTYPES, EXECUTIONS
 
 PREFIX = "quantsuite"
-EXECUTION_NAMES = ("simulated", "real")
-DTYPE_NAMES = ("bf16", "fp16", "fp32")
 
 
 def _names(text: str) -> list[str]:
@@ -25,8 +24,8 @@ def _names(text: str) -> list[str]:
 
 def _executions(text: str) -> list[str]:
     names = _names(text)
-    if unknown := [name for name in names if name not in EXECUTION_NAMES]:
-        raise argparse.ArgumentTypeError(f"unknown execution {unknown[0]!r}; use {' or '.join(EXECUTION_NAMES)}")
+    if unknown := [name for name in names if name not in EXECUTIONS]:
+        raise argparse.ArgumentTypeError(f"unknown execution {unknown[0]!r}; use {' or '.join(EXECUTIONS)}")
     return names
 
 
@@ -95,7 +94,7 @@ _KEYWORDS: dict[str, dict[str, Any]] = {
     "limit": {"type": _limit, "help": "questions drawn, or first windows taken; 0 for all (default: 0)"},
     "seed": {"type": int, "help": "seed of the draw of questions and of random tensors (default: 42)"},
     "device": {"type": _text, "help": "as torch names it (default: cuda if there is one, else cpu)"},
-    "dtype": {"choices": DTYPE_NAMES, "help": "of the reference (default: bf16)"},
+    "dtype": {"choices": DTYPES, "help": "of the reference (default: bf16)"},
     "include_head": {"action": "store_true", "help": "quantize the output head too"},
     "wikitext": {"type": _text, "help": "WikiText-2: hub id or folder of a local copy"},
     "mmlu": {"type": _text, "help": "MMLU: hub id or folder of a local copy"},
@@ -105,10 +104,10 @@ _KEYWORDS: dict[str, dict[str, Any]] = {
         "metavar": "NAME=PLACE",
         "help": "any task's dataset by its name, such as piqa=./piqa: hub id or local folder; may be repeated",
     },
-    "output": {"type": _path, "help": "run file (default: reports/accuracy.json)"},
+    "output": {"type": _path, "help": "run file (default: reports/accuracy.jsonl)"},
     "numerics_output": {
         "type": _path,
-        "help": "run file of checked properties and measured errors (default: reports/numerics.json)",
+        "help": "run file of checked properties and measured errors (default: reports/numerics.jsonl)",
     },
     "fresh": {"action": "store_true", "help": "measure everything anew instead of reusing finished records"},
     "gate": {
@@ -119,7 +118,8 @@ _KEYWORDS: dict[str, dict[str, Any]] = {
     },
     "baseline": {
         "type": _text,
-        "help": "of the gate: run file, or bf16 (default: reports/baselines/<model>.json, or the embedded model's own)",
+        "help": "of the gate: run file, or bf16 "
+        "(default: reports/baselines/<model>.jsonl, or the embedded model's own)",
     },
     "accuracy_margin": {"type": _margin, "help": "loss of accuracy that counts as none (0.01)"},
     "perplexity_margin": {"type": _margin, "help": "rise of ln perplexity that counts as none (0.01)"},
@@ -151,18 +151,18 @@ class RunOptions:
     model: str = "tiny"
     engine: str = "transformers"
     scheme: Sequence[str] = ("all",)
-    execution: Sequence[str] = EXECUTION_NAMES
+    execution: Sequence[str] = EXECUTIONS
     task: Sequence[str] | None = None
     limit: int = 0
     seed: int = 42
     device: str = "auto"
-    dtype: str = "bf16"
+    dtype: str = DTYPES[0]
     include_head: bool = False
     wikitext: str | None = None
     mmlu: str | None = None
     dataset: Sequence[tuple[str, str]] = ()
-    output: Path = Path("reports/accuracy.json")
-    numerics_output: Path = Path("reports/numerics.json")
+    output: Path = Path("reports/accuracy.jsonl")
+    numerics_output: Path = Path("reports/numerics.jsonl")
     fresh: bool = False
     gate: Mode | None = None
     baseline: str | None = None

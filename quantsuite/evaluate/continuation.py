@@ -10,7 +10,7 @@ from quantsuite.engine import Engine, ScoreRequest, TopK
 from quantsuite.evaluate import multiple_choice
 from quantsuite.evaluate.questions import Question, encode
 from quantsuite.evaluate.scoring import answers
-from quantsuite.items import Matches, Perplexities
+from quantsuite.metrics import Matches, Perplexities
 
 Progress = Callable[[int], None]
 

@@ -13,7 +13,7 @@ from quantsuite.evaluate.questions import Encoded, Question, encode
 from quantsuite.evaluate.reading import DataError
 from quantsuite.evaluate.scoring import answers
 from quantsuite.evaluate.visible import visible_tokens
-from quantsuite.items import UNPARSED, Choices, Truths
+from quantsuite.metrics import UNPARSED, Choices, Truths
 
 Progress = Callable[[int], None]
 

@@ -10,8 +10,7 @@ from typing import TypeVar
 from quantsuite.intervals import Interval
 from quantsuite.margins import Margins
 from quantsuite.metrics import Metric
-from quantsuite.records import Dataset, Record, differences_with_model, metric_of
-from quantsuite.records import Metric as TaskLabel
+from quantsuite.records import Dataset, Record, TaskLabel, differences_with_model
 from quantsuite.statistics import Comparison, compare, shared_ranks
 
 COMPARED_FORMATS = ("int8", "fp8")
@@ -44,7 +43,7 @@ class Row:
     @property
     def label(self) -> str:
         subject = self.record.subject
-        return subject.scheme.name if subject.execution is None else f"{subject.scheme.name} {subject.execution}"
+        return subject.scheme if subject.execution is None else f"{subject.scheme} {subject.execution}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,24 +134,35 @@ def unique(values: Iterable[T]) -> list[T]:
 def analyse(records: Sequence[Record], margins: Margins) -> list[ModelAnalysis]:
     """Everything that the report shows, model by model in the records' order."""
     models = []
-    for model in unique(record.subject.model for record in records):
-        own = [record for record in records if record.subject.model == model]
+    for title, own in by_model(records).items():
         metrics = tuple(_analyse_metric(group, margins) for group in by_metric(own))
-        models.append(ModelAnalysis(model=model, records=tuple(own), metrics=metrics))
+        models.append(ModelAnalysis(model=title, records=tuple(own), metrics=metrics))
     return models
+
+
+def by_model(records: Sequence[Record]) -> dict[str, list[Record]]:
+    """Records of one model together; of one engine, device and dtype too, where a model was measured in several."""
+    settings = unique(record.key.setting for record in records)
+    models = [model for model, *_ in settings]
+    found = {}
+    for setting in settings:
+        model, *rest = filter(None, setting)
+        title = model if models.count(model) == 1 else f"{model} ({', '.join(rest)})"
+        found[title] = [record for record in records if record.key.setting == setting]
+    return found
 
 
 def by_metric(records: Sequence[Record]) -> list[list[Record]]:
     """Records of equal metric name together."""
-    names = unique(record.metric.name for record in records)
-    return [[record for record in records if record.metric.name == name] for name in names]
+    names = unique(record.task.name for record in records)
+    return [[record for record in records if record.task.name == name] for name in names]
 
 
 def _analyse_metric(records: Sequence[Record], margins: Margins) -> MetricAnalysis:
     rows = _ranked(rows_of(records, margins))
     return MetricAnalysis(
-        task=records[0].metric,
-        metric=metric_of(records[0]),
+        task=records[0].task,
+        metric=records[0].metric,
         rows=tuple(rows),
         format_pairs=tuple(_format_pairs(records, margins)),
         execution_pairs=tuple(_execution_pairs(records, margins)),
@@ -173,10 +183,10 @@ def _row(record: Record, reference: Record | None, margins: Margins) -> Row:
     notes = [] if record.outcome == "passed" else [_reason(record)]
     interval = comparison = None
     try:
-        interval = metric_of(record).interval(record.items)
+        interval = record.metric.interval(record.items)
     except ValueError as error:
         notes.append(str(error))
-    if record is not reference and metric_of(record).is_paired:
+    if record is not reference and record.metric.is_paired:
         comparison, why_not = compare_records(reference, record, margins)
         notes += [why_not] if why_not else []
     return Row(
@@ -210,7 +220,7 @@ def compare_records(
     if different := differences_with_model(candidate, reference):
         return None, f"not comparable with {reference.subject.label}: {'; '.join(different)}"
     try:
-        return compare(metric_of(candidate), reference.items, candidate.items, margins), None
+        return compare(candidate.metric, reference.items, candidate.items, margins), None
     except ValueError as error:
         return None, f"not comparable with {reference.subject.label}: {error}"
 
@@ -219,7 +229,7 @@ def _ranked(rows: Sequence[Row]) -> list[Row]:
     """Measured rows best first, with ranks where they can be compared; then the others as they came."""
     measured = [row for row in rows if row.record.measured]
     ranks = _ranks(measured)
-    sign = -1 if metric_of(rows[0].record).better == "higher" else 1
+    sign = -1 if rows[0].record.metric.better == "higher" else 1
     measured = [replace(row, rank=rank) for row, rank in zip(measured, ranks, strict=True)]
     measured.sort(key=lambda row: (row.rank or len(rows) + 1, sign * (row.record.value or 0.0)))
     return measured + [row for row in rows if not row.record.measured]
@@ -236,7 +246,7 @@ def _ranks(rows: Sequence[Row]) -> list[int | None]:
     ]
     items = [rows[index].record.items for index in chosen]
     try:
-        found = shared_ranks(metric_of(rows[0].record), items) if len(items) > 1 else []
+        found = shared_ranks(rows[0].record.metric, items) if len(items) > 1 else []
     except ValueError:
         return ranks
     for index, rank in zip(chosen, found, strict=False):
@@ -246,16 +256,16 @@ def _ranks(rows: Sequence[Row]) -> list[int | None]:
 
 def is_weight_only(record: Record) -> bool:
     """Whether nothing but the weight is quantized, so that format and granularity are the whole scheme."""
-    scheme = record.subject.scheme
-    return scheme.name == f"{scheme.format}-{scheme.granularity}"
+    subject = record.subject
+    return subject.scheme == f"{subject.format}-{subject.granularity}"
 
 
 def _format_pairs(records: Sequence[Record], margins: Margins) -> list[Pair]:
     reference, candidate = (
         {
-            (record.subject.scheme.granularity, record.subject.execution): record
+            (record.subject.granularity, record.subject.execution): record
             for record in records
-            if record.measured and is_weight_only(record) and record.subject.scheme.format == name
+            if record.measured and is_weight_only(record) and record.subject.format == name
         }
         for name in COMPARED_FORMATS
     )
@@ -269,11 +279,7 @@ def _execution_order(execution: str | None) -> int:
 
 def _execution_pairs(records: Sequence[Record], margins: Margins) -> list[Pair]:
     simulated, real = (
-        {
-            record.subject.scheme.name: record
-            for record in records
-            if record.measured and record.subject.execution == name
-        }
+        {record.subject.scheme: record for record in records if record.measured and record.subject.execution == name}
         for name in EXECUTION_PAIR
     )
     return _pairs([(simulated[name], real[name]) for name in simulated if name in real], margins)
@@ -282,7 +288,7 @@ def _execution_pairs(records: Sequence[Record], margins: Margins) -> list[Pair]:
 def _pairs(records: Iterable[tuple[Record, Record]], margins: Margins) -> list[Pair]:
     pairs = []
     for reference, candidate in records:
-        if metric_of(candidate).is_paired:
+        if candidate.metric.is_paired:
             comparison, note = compare_records(reference, candidate, margins)
             pairs.append(Pair(reference=reference, candidate=candidate, comparison=comparison, note=note))
     return pairs
@@ -297,17 +303,13 @@ def coarseness(granularity: str | None) -> tuple[int, int]:
 
 def _trends(rows: Sequence[Row], margins: Margins) -> list[Trend]:
     comparable = [row for row in rows if row.comparison is not None and is_weight_only(row.record)]
-    series = [row for row in comparable if coarseness(row.record.subject.scheme.granularity)[0] < 3]
-    series.sort(key=lambda row: coarseness(row.record.subject.scheme.granularity))
-    keys = unique((row.record.subject.scheme.format, row.record.subject.execution) for row in series)
+    series = [row for row in comparable if coarseness(row.record.subject.granularity)[0] < 3]
+    series.sort(key=lambda row: coarseness(row.record.subject.granularity))
+    keys = unique((row.record.subject.format, row.record.subject.execution) for row in series)
     keys.sort(key=lambda key: (key[0] not in COMPARED_FORMATS, key[0] == COMPARED_FORMATS[1], _execution_order(key[1])))
     trends = []
     for form, execution in keys:
-        own = [
-            row
-            for row in series
-            if (row.record.subject.scheme.format, row.record.subject.execution) == (form, execution)
-        ]
+        own = [row for row in series if (row.record.subject.format, row.record.subject.execution) == (form, execution)]
         if len(own) > 1:
             trends.append(Trend(format=form or "", execution=execution, points=_points(own, margins)))
     return trends
@@ -317,7 +319,7 @@ def _points(rows: Sequence[Row], margins: Margins) -> tuple[Point, ...]:
     finest = rows[-1].record
     return tuple(
         Point(
-            granularity=row.record.subject.scheme.granularity or "",
+            granularity=row.record.subject.granularity or "",
             row=row,
             against_finest=None if row.record is finest else compare_records(finest, row.record, margins)[0],
         )
@@ -326,12 +328,12 @@ def _points(rows: Sequence[Row], margins: Margins) -> tuple[Point, ...]:
 
 
 def _groups(rows: Sequence[Row]) -> list[GroupAccuracies]:
-    scored = [row for row in rows if row.record.measured and metric_of(row.record).groups is not None]
+    scored = [row for row in rows if row.record.measured and row.record.metric.groups is not None]
     quantized = [row for row in scored if not row.record.subject.is_reference]
     chosen = [row for row in scored if row.record.subject.is_reference] + quantized[:1] + quantized[1:][-1:]
     groups = []
     for row in chosen:
-        metric, items = metric_of(row.record), row.record.items
+        metric, items = row.record.metric, row.record.items
         assert metric.groups is not None
         counts: dict[str, tuple[int, int]] = {}
         for group, right in zip(metric.groups(items), metric.outcomes(items), strict=True):

@@ -88,7 +88,7 @@ def _worse_in(metric: MetricAnalysis) -> Finding:
     else:
         answer = "no" if better else "not distinguishable"
     sentences = [
-        *(_format_sentence(metric, form) for form in unique(row.record.subject.scheme.format for row in rows)),
+        *(_format_sentence(metric, form) for form in unique(row.record.subject.format for row in rows)),
         *_chance_sentence(rows, worse, lasting),
         _largest_loss_sentence(metric),
         *([] if worse else [_sensitivity_sentence(metric)]),
@@ -136,7 +136,7 @@ def _sample(metric: MetricAnalysis) -> str:
 
 
 def _format_sentence(metric: MetricAnalysis, form: str | None) -> str:
-    rows = [row for row in metric.compared if row.record.subject.scheme.format == form]
+    rows = [row for row in metric.compared if row.record.subject.format == form]
     worse, better = _worse_rows(rows), _better_rows(rows)
     rest = len(rows) - len(worse) - len(better)
     parts = []

@@ -149,7 +149,7 @@ def _draw(
         figure = Figure(figsize=((PANEL_WIDTH + labels) * columns, height * rows + 0.4), layout="constrained")
         for index, metric in enumerate(metrics):
             panel(figure.add_subplot(rows, columns, index + 1), metric)
-        formats = unique(row.record.subject.scheme.format for metric in metrics for row in metric.compared)
+        formats = unique(row.record.subject.format for metric in metrics for row in metric.compared)
         handles = [
             Line2D([], [], color=_colour(form), marker="o", linestyle="none", label=(form or "bf16").upper())
             for form in formats
@@ -204,7 +204,7 @@ def _ranking_panel(axes: Axes, metric: MetricAnalysis) -> None:
         subject = row.record.subject
         assert row.comparison is not None
         filled = _is_filled(subject.execution)
-        _dot(axes, position, row.comparison.loss, factor, _colour(subject.scheme.format), filled=filled)
+        _dot(axes, position, row.comparison.loss, factor, _colour(subject.format), filled=filled)
     _zero_and_margin(axes, metric, upright=False)
     axes.set_yticks(range(len(rows)), [row.label for row in rows], fontsize=7.5)
     axes.set_ylim(len(rows) - 0.4, -0.6)
@@ -220,13 +220,13 @@ def _spread(index: int, count: int, step: float = 0.16) -> float:
 def _pairs_panel(axes: Axes, metric: MetricAnalysis) -> None:
     factor = metric.metric.scale.change_factor
     pairs = [pair for pair in metric.format_pairs if pair.comparison is not None]
-    ladder = unique(pair.reference.subject.scheme.granularity for pair in pairs)
+    ladder = unique(pair.reference.subject.granularity for pair in pairs)
     executions = unique(pair.reference.subject.execution for pair in pairs)
     for pair in pairs:
         assert pair.comparison is not None
         subject = pair.reference.subject
         spread = _spread(executions.index(subject.execution), len(executions), 0.3)
-        position = ladder.index(subject.scheme.granularity) + spread
+        position = ladder.index(subject.granularity) + spread
         _dot(axes, position, pair.comparison.loss, factor, INK, filled=_is_filled(subject.execution))
     axes.axvline(0, color=INK, linewidth=1)
     axes.grid(axis="x", color=INK, alpha=0.18, linewidth=0.6)

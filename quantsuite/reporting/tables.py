@@ -9,7 +9,7 @@ from typing import Literal
 from quantsuite.intervals import BOOTSTRAP_SEED, CONFIDENCE, RESAMPLES
 from quantsuite.margins import Margins
 from quantsuite.metrics.scale import MISSING
-from quantsuite.records import Record, metric_of
+from quantsuite.records import Record
 from quantsuite.reporting.analysis import MetricAnalysis, ModelAnalysis, Pair, Row, coarseness, unique
 from quantsuite.reporting.wording import capital, margins_of, mebibytes, percent, unquantized_share
 
@@ -48,9 +48,9 @@ def ranking(metric: MetricAnalysis) -> Table:
         subject = row.record.subject
         cells = [
             MISSING if row.rank is None else str(row.rank),
-            subject.scheme.name,
+            subject.scheme,
             subject.execution or MISSING,
-            subject.scheme.alias or MISSING,
+            subject.alias or MISSING,
             scale.value(row.record.value if row.record.measured else None),
             scale.interval(row.interval),
         ]
@@ -70,7 +70,7 @@ def ranking(metric: MetricAnalysis) -> Table:
 def _change(row: Row) -> str:
     if row.comparison is None:
         return MISSING
-    return metric_of(row.record).scale.change_interval(row.comparison.change)
+    return row.record.metric.scale.change_interval(row.comparison.change)
 
 
 def _kind(row: Row) -> Kind:
@@ -107,7 +107,7 @@ def _number(value: float | None) -> str:
 def format_pairs(metric: MetricAnalysis) -> Table:
     """The change from INT8 to FP8 by granularity, a pair of columns for each execution."""
     executions = unique(pair.reference.subject.execution for pair in metric.format_pairs)
-    ladder = unique(pair.reference.subject.scheme.granularity for pair in metric.format_pairs)
+    ladder = unique(pair.reference.subject.granularity for pair in metric.format_pairs)
     found = {_place(pair): pair for pair in metric.format_pairs}
     unit = metric.metric.scale.change_unit
     heads = ["Granularity"]
@@ -127,7 +127,7 @@ def _suffix(execution: str | None) -> str:
 
 
 def _place(pair: Pair) -> tuple[str | None, str | None]:
-    return pair.reference.subject.scheme.granularity, pair.reference.subject.execution
+    return pair.reference.subject.granularity, pair.reference.subject.execution
 
 
 def _pair_cells(pair: Pair | None) -> list[str]:
@@ -135,8 +135,8 @@ def _pair_cells(pair: Pair | None) -> list[str]:
         return [MISSING, "one of the two was not measured"]
     if pair.comparison is None:
         return [MISSING, pair.note or ""]
-    change = metric_of(pair.candidate).scale.change_interval(pair.comparison.change)
-    names = [record.subject.scheme.format or "" for record in (pair.reference, pair.candidate)]
+    change = pair.candidate.metric.scale.change_interval(pair.comparison.change)
+    names = [record.subject.format or "" for record in (pair.reference, pair.candidate)]
     return [change, _finding(pair, names[0].upper(), names[1].upper())]
 
 
@@ -163,7 +163,7 @@ def execution_pairs(metric: MetricAnalysis) -> Table:
     unit = metric.metric.scale.change_unit
     rows = []
     for pair in metric.execution_pairs:
-        name = pair.reference.subject.scheme.name
+        name = pair.reference.subject.scheme
         comparison = pair.comparison
         if comparison is None:
             rows.append((name, MISSING, MISSING, MISSING, pair.note or ""))

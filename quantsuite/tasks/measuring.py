@@ -16,8 +16,7 @@ from quantsuite.evaluate.drift import drift
 from quantsuite.evaluate.perplexity import score_text
 from quantsuite.evaluate.questions import Question, encode
 from quantsuite.evaluate.windows import TextItem
-from quantsuite.items import Choices, Divergences, Items, Matches, Perplexities, Truths
-from quantsuite.metrics import metric
+from quantsuite.metrics import Choices, Divergences, Items, Matches, Perplexities, Truths, metric
 from quantsuite.records import Dataset
 from quantsuite.tasks.datasets import Source
 from quantsuite.tasks.questions import ask, fingerprint

@@ -6,9 +6,8 @@ import msgspec
 from transformers import PreTrainedTokenizerBase
 
 from quantsuite.evaluate.cleanups import CLEANUPS
-from quantsuite.items import Choices, Divergences, Matches, Perplexities, Truths
-from quantsuite.metrics import metric
-from quantsuite.records import Metric
+from quantsuite.metrics import Choices, Divergences, Matches, Perplexities, Truths, metric
+from quantsuite.records import TaskLabel
 from quantsuite.tasks.datasets import Source
 from quantsuite.tasks.measuring import Preparation, Prepared, evaluators
 from quantsuite.tasks.recipes import Documents, Recipe, TextRecipe, Windows
@@ -94,10 +93,9 @@ class Task(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
                 )
 
     @property
-    def label(self) -> Metric:
+    def label(self) -> TaskLabel:
         """What records carry of it."""
-        chosen = metric(self.metric)
-        return Metric(name=self.name, version=self.version, unit=chosen.unit, better=chosen.better)
+        return TaskLabel(name=self.name, version=self.version, metric=self.metric)
 
     @property
     def kind(self) -> str:
