@@ -11,7 +11,8 @@ from torch import Tensor
 
 from quantsuite.contestant import Claims
 from quantsuite.granularity import share_scales
-from quantsuite.quantize import SMALLEST_SCALE, largest_code
+from quantsuite.quantize import largest_code
+from quantsuite.scale_formats import SMALLEST_SCALE
 from quantsuite.scheme import Operand, Scheme
 
 Shared = tuple[int, ...]

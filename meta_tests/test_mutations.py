@@ -21,7 +21,8 @@ from quantsuite.checks import CHECKS, CheckFailure, NotApplicable, property_name
 from quantsuite.checks.emulation import accumulate, keep_bits
 from quantsuite.contestant import parse_subject
 from quantsuite.formats import FP8_E5M2
-from quantsuite.quantize import SMALLEST_SCALE, fake_quantize, largest_code
+from quantsuite.quantize import fake_quantize, largest_code
+from quantsuite.scale_formats import SMALLEST_SCALE
 from quantsuite.scheme import Operand, Scheme
 
 

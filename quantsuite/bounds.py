@@ -5,10 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from quantsuite.formats import FP8_E4M3, FloatFormat, IntegerFormat, TableFormat
+from quantsuite.formats import FloatFormat, IntegerFormat, TableFormat
 from quantsuite.granularity import share_scales
-from quantsuite.quantize import CLIP_FRACTIONS, LARGEST_BF16, SMALLEST_SCALE, largest_code
+from quantsuite.quantize import CLIP_FRACTIONS, largest_code
 from quantsuite.reference import power_of_two_step
+from quantsuite.scale_formats import SMALLEST_SCALE, PowerOfTwoScale, TwoLevelScale
 from quantsuite.scheme import Operand
 
 FLOAT32_ROUNDOFF = 2.0**-24
@@ -25,19 +26,19 @@ def _steps(view: Tensor, shared: tuple[int, ...], operand: Operand) -> tuple[Ten
     monotone, so that the two ends are the rounded ends.  Clip search chooses from a range.
     """
     peak, fmt = view.abs().amax(shared, keepdim=True), operand.format
-    if operand.scale == "e8m0":
+    if isinstance(operand.scale, PowerOfTwoScale):
         exact = power_of_two_step(peak, fmt)
         return exact, exact
     slack = ROUNDINGS * FLOAT32_ROUNDOFF
-    if operand.scale == "e4m3":
-        factor = (peak.amax() / fmt.max / FP8_E4M3.max).clamp(min=SMALLEST_SCALE)
+    if isinstance(operand.scale, TwoLevelScale):
+        factor = (peak.amax() / fmt.max / operand.scale.format.max).clamp(min=SMALLEST_SCALE)
         ratio = peak / fmt.max / factor
-        low, high = (FP8_E4M3.round((ratio * (1 + sign * slack)).float()).double() for sign in (-1, 1))
+        low, high = (operand.scale.round((ratio * (1 + sign * slack)).float()).double() for sign in (-1, 1))
         return low * factor, high * factor
     scale = (peak / largest_code(operand)).clamp(min=SMALLEST_SCALE)
-    if operand.scale == "bf16":
-        ends = ((scale * (1 + sign * slack)).clamp(max=LARGEST_BF16) for sign in (-1, 1))
-        low, high = (end.to(torch.bfloat16).double() for end in ends)
+    if operand.scale.bits < 32:
+        ends = ((scale * (1 + sign * slack)).clamp(max=operand.scale.max) for sign in (-1, 1))
+        low, high = (operand.scale.round(end.float()).double() for end in ends)
         return low, high
     return (scale * CLIP_FRACTIONS[-1]).clamp(min=SMALLEST_SCALE) if operand.clip else scale, scale
 

@@ -123,7 +123,7 @@ def _mean_error(operand: Operand, shape: tuple[int, ...], power: int) -> float:
     """The mean of the error's power over elements and scales of a tensor of this shape."""
     count = elements_per_scale(shape, operand)
     blocks, others = _Blocks(operand, count, power), math.prod(shape) // count - 1
-    if operand.scale != "e4m3":
+    if not operand.scale.of_tensor:
         return _average_over_largest(count, blocks.all)
 
     def of_tensor(largest: float) -> float:

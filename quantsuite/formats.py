@@ -1,12 +1,17 @@
-"""Number formats: which values a code stands for, and rounding, encoding and decoding.  No scales here."""
+"""Number formats: which values a code stands for, and rounding, encoding and decoding.  No scales here.
+
+Facts are plain data, and arithmetic is that of the tensors given, so that torch is not imported.
+"""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from itertools import pairwise
+from typing import TYPE_CHECKING, Literal, Protocol
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class Format(Protocol):
@@ -17,7 +22,7 @@ class Format(Protocol):
         min: the most negative finite value.
         max: the largest finite value.
         bits: bits of one code.
-        storage: the torch dtype that holds one code a byte, or ``None`` if codes need packing.
+        storage: the name of the torch dtype that holds one code a byte, or ``None`` if codes need packing.
     """
 
     @property
@@ -29,7 +34,7 @@ class Format(Protocol):
     @property
     def bits(self) -> int: ...
     @property
-    def storage(self) -> torch.dtype | None: ...
+    def storage(self) -> str | None: ...
 
     def round(self, values: Tensor) -> Tensor:
         """The nearest finite value (float32), of two equally near the one with the even code; NaN stays NaN.
@@ -77,15 +82,15 @@ class IntegerFormat:
         return float(2 ** (self.bits - 1) - 1)
 
     @property
-    def storage(self) -> torch.dtype | None:
-        return torch.int8 if self.bits == 8 else None
+    def storage(self) -> str | None:
+        return "int8" if self.bits == 8 else None
 
     def round(self, values: Tensor) -> Tensor:
         return values.float().round().clamp(self.min, self.max)
 
     def encode(self, values: Tensor) -> Tensor:
         _refuse_nan(self.name, values)
-        return self.round(values).to(torch.int8).view(torch.uint8) & (2**self.bits - 1)
+        return (self.round(values).int() & (2**self.bits - 1)).byte()
 
     def decode(self, codes: Tensor) -> Tensor:
         unused = 32 - self.bits
@@ -101,7 +106,7 @@ class FloatFormat:
         max: the largest finite value; it depends on which codes are NaN or infinite.
         specials: ``none``; ``nan``: the code above ``max`` is NaN; ``ieee``: the one above ``max`` is infinity
             and all above that are NaN.
-        storage: a torch dtype with these values, where there is one.
+        storage: the name of a torch dtype with these values, where there is one.
     """
 
     name: str
@@ -110,7 +115,7 @@ class FloatFormat:
     smallest_exponent: int
     max: float
     specials: Literal["none", "nan", "ieee"] = "none"
-    storage: torch.dtype | None = None
+    storage: str | None = None
 
     @property
     def min(self) -> float:
@@ -122,12 +127,12 @@ class FloatFormat:
 
     def _exponent(self, magnitudes: Tensor) -> Tensor:
         """Of the spacing's binade (int32); that of the smallest normal number below it."""
-        return torch.frexp(magnitudes.clamp(min=2.0**self.smallest_exponent)).exponent - 1
+        return magnitudes.clamp(min=2.0**self.smallest_exponent).frexp().exponent - 1
 
     def ulp(self, values: Tensor) -> Tensor:
         """Spacing of the representable values at each magnitude, as float32."""
         magnitudes = values.float().abs()
-        return torch.ldexp(torch.ones_like(magnitudes), self._exponent(magnitudes) - self.mantissa_bits)
+        return magnitudes.new_ones(magnitudes.shape).ldexp(self._exponent(magnitudes) - self.mantissa_bits)
 
     def round(self, values: Tensor) -> Tensor:
         ulp = self.ulp(values)
@@ -136,21 +141,20 @@ class FloatFormat:
     def _magnitude_code(self, magnitudes: Tensor) -> Tensor:
         """Place of representable magnitudes among all, int32: exponent and mantissa bits are one ascending count."""
         exponent = self._exponent(magnitudes)
-        steps = torch.ldexp(magnitudes, self.mantissa_bits - exponent).int()
+        steps = magnitudes.ldexp(self.mantissa_bits - exponent).int()
         return (exponent - self.smallest_exponent) * 2**self.mantissa_bits + steps
 
     def encode(self, values: Tensor) -> Tensor:
         if self.specials == "none":
             _refuse_nan(self.name, values)
         values = values.float()
-        finite = self.round(torch.nan_to_num(values, nan=0.0, posinf=self.max, neginf=self.min))
+        finite = self.round(values.nan_to_num(nan=0.0, posinf=self.max, neginf=self.min))
         codes = self._magnitude_code(finite.abs())
         sign = 2 ** (self.bits - 1)
         if self.specials == "ieee":
-            top = self._magnitude_code(torch.tensor(self.max, device=values.device))
-            codes = torch.where(values.isinf(), top + 1, codes)
-        codes = torch.where(values.isnan(), sign - 1, codes)
-        return (codes + sign * values.signbit()).to(torch.uint8)
+            codes = codes.where(~values.isinf(), self._magnitude_code(values.new_tensor(self.max)) + 1)
+        codes = codes.where(~values.isnan(), sign - 1)
+        return (codes + sign * values.signbit()).byte()
 
     def decode(self, codes: Tensor) -> Tensor:
         codes = codes.int()
@@ -158,13 +162,13 @@ class FloatFormat:
         exponent, fraction = magnitude >> self.mantissa_bits, magnitude & (2**self.mantissa_bits - 1)
         steps = fraction + (exponent > 0) * 2**self.mantissa_bits
         place = exponent.clamp(min=1) - 1 + self.smallest_exponent - self.mantissa_bits
-        values = torch.ldexp(steps.float(), place)
+        values = steps.float().ldexp(place)
         if self.specials != "none":
-            beyond = torch.full_like(values, torch.nan)
+            beyond = values.new_full(values.shape, math.nan)
             if self.specials == "ieee":
-                beyond = torch.where(fraction == 0, torch.inf, beyond)
-            values = torch.where(values > self.max, beyond, values)
-        return torch.where(negative == 1, -values, values)
+                beyond = beyond.where(fraction != 0, math.inf)
+            values = values.where(values <= self.max, beyond)
+        return values.where(negative == 0, -values)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,24 +191,24 @@ class TableFormat:
         return (len(self.values) - 1).bit_length()
 
     @property
-    def storage(self) -> torch.dtype | None:
+    def storage(self) -> str | None:
         return None
 
     def round(self, values: Tensor) -> Tensor:
-        rounded = self.decode(self.encode(torch.nan_to_num(values, nan=0.0, posinf=self.max, neginf=self.min)))
-        return torch.where(values.isnan(), torch.nan, rounded)
+        rounded = self.decode(self.encode(values.nan_to_num(nan=0.0, posinf=self.max, neginf=self.min)))
+        return rounded.where(~values.isnan(), math.nan)
 
     def encode(self, values: Tensor) -> Tensor:
         _refuse_nan(self.name, values)
-        table = torch.tensor(self.values, dtype=torch.float64, device=values.device)
-        middles = (table[1:] + table[:-1]) / 2
-        exact = values.double().contiguous()
-        # Of two neighbours one has an even code: of those that tie, the places below and not above differ by one.
-        below, above = torch.bucketize(exact, middles), torch.bucketize(exact, middles, right=True)
-        return torch.where(below % 2 == 0, below, above).to(torch.uint8)
+        exact, codes = values.double(), values.new_zeros(values.shape).byte()
+        for code, (low, high) in enumerate(pairwise(self.values)):
+            middle = (low + high) / 2
+            # Of two neighbours one has an even code, which a tie goes to.
+            codes += exact > middle if code % 2 == 0 else exact >= middle
+        return codes
 
     def decode(self, codes: Tensor) -> Tensor:
-        return torch.tensor(self.values, device=codes.device)[codes.long()]
+        return codes.float().new_tensor(self.values)[codes.long()]
 
 
 INT8 = IntegerFormat(name="int8", bits=8)
@@ -218,7 +222,7 @@ FP8_E4M3 = FloatFormat(
     smallest_exponent=-6,
     max=448.0,
     specials="nan",
-    storage=torch.float8_e4m3fn,
+    storage="float8_e4m3fn",
 )
 FP8_E5M2 = FloatFormat(
     name="fp8e5m2",
@@ -227,7 +231,7 @@ FP8_E5M2 = FloatFormat(
     smallest_exponent=-14,
     max=57344.0,
     specials="ieee",
-    storage=torch.float8_e5m2,
+    storage="float8_e5m2",
 )
 FP6_E2M3 = FloatFormat(name="fp6e2m3", exponent_bits=2, mantissa_bits=3, smallest_exponent=0, max=7.5)
 FP6_E3M2 = FloatFormat(name="fp6e3m2", exponent_bits=3, mantissa_bits=2, smallest_exponent=-2, max=28.0)

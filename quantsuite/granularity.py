@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from torch import Tensor
-from torch.nn import functional
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,18 @@ def parse_granularity(text: str) -> Granularity:
     )
 
 
+def coarseness(granularity: Granularity | None) -> tuple[int, int]:
+    """Sorts granularities from coarse to fine: tensor, row, groups from large to small, then all others."""
+    match granularity:
+        case PerTensor():
+            return 0, 0
+        case PerRow():
+            return 1, 0
+        case PerGroup(size):
+            return 2, -size
+    return 3, 0
+
+
 def _divide(what: str, size: int, name: str, length: int) -> int:
     if length % size:
         powers = [d for d in (2**i for i in range(5, 13)) if length % d == 0]
@@ -100,16 +113,6 @@ def _divide(what: str, size: int, name: str, length: int) -> int:
             f"{what} {size} does not divide {name}={length}; use one of {', '.join(map(str, fitting[:8]))}"
         )
     return length // size
-
-
-def pad_to_blocks(tensor: Tensor, granularity: Granularity) -> Tensor:
-    """The tensor with zeros after its last column (and row) where the last group or block is not full."""
-    match granularity:
-        case PerGroup(size):
-            return functional.pad(tensor, (0, -tensor.shape[-1] % size))
-        case PerBlock(rows, columns) if tensor.ndim == 2:
-            return functional.pad(tensor, (0, -tensor.shape[1] % columns, 0, -tensor.shape[0] % rows))
-    return tensor
 
 
 def share_scales(tensor: Tensor, granularity: Granularity) -> tuple[Tensor, tuple[int, ...]]:

@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from quantsuite.margins import MODES, Margins, Mode
+from quantsuite.scheme import DTYPES, EXECUTIONS
 
 PREFIX = "quantsuite"
-EXECUTION_NAMES = ("simulated", "real")
-DTYPE_NAMES = ("bf16", "fp16", "fp32")
 
 
 def _names(text: str) -> list[str]:
@@ -25,8 +24,8 @@ def _names(text: str) -> list[str]:
 
 def _executions(text: str) -> list[str]:
     names = _names(text)
-    if unknown := [name for name in names if name not in EXECUTION_NAMES]:
-        raise argparse.ArgumentTypeError(f"unknown execution {unknown[0]!r}; use {' or '.join(EXECUTION_NAMES)}")
+    if unknown := [name for name in names if name not in EXECUTIONS]:
+        raise argparse.ArgumentTypeError(f"unknown execution {unknown[0]!r}; use {' or '.join(EXECUTIONS)}")
     return names
 
 
@@ -81,7 +80,7 @@ _KEYWORDS: dict[str, dict[str, Any]] = {
     "limit": {"type": _limit, "help": "questions drawn, or first windows taken; 0 for all (default: 0)"},
     "seed": {"type": int, "help": "seed of the draw of questions and of random tensors (default: 42)"},
     "device": {"type": _text, "help": "as torch names it (default: cuda if there is one, else cpu)"},
-    "dtype": {"choices": DTYPE_NAMES, "help": "of the reference (default: bf16)"},
+    "dtype": {"choices": DTYPES, "help": "of the reference (default: bf16)"},
     "include_head": {"action": "store_true", "help": "quantize the output head too"},
     "wikitext": {"type": _text, "help": "WikiText-2: hub id or folder of a local copy"},
     "mmlu": {"type": _text, "help": "MMLU: hub id or folder of a local copy"},
@@ -130,12 +129,12 @@ class RunOptions:
 
     model: str = "tiny"
     scheme: Sequence[str] = ("all",)
-    execution: Sequence[str] = EXECUTION_NAMES
+    execution: Sequence[str] = EXECUTIONS
     task: Sequence[str] | None = None
     limit: int = 0
     seed: int = 42
     device: str = "auto"
-    dtype: str = "bf16"
+    dtype: str = DTYPES[0]
     include_head: bool = False
     wikitext: str = "Salesforce/wikitext"
     mmlu: str = "cais/mmlu"

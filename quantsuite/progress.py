@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from quantsuite.collector import Collector
 from quantsuite.options import RunOptions
+from quantsuite.scheme import REFERENCE_VARIANT
 
 if TYPE_CHECKING:
     from _pytest.terminal import TerminalReporter
@@ -122,7 +123,7 @@ class Progress:
         self._left[label] -= 1
         if self._left[label] == 0:
             self._waiting.append(label)
-        if self._left["bf16"] <= 0:
+        if self._left[REFERENCE_VARIANT.label] <= 0:
             for finished in self._waiting:
                 self._say(finished)
             self._waiting.clear()
@@ -130,7 +131,8 @@ class Progress:
     def _say(self, label: str) -> None:
         from quantsuite.reporting import scheme_line
 
-        records = [record for record in self._collector.records.values() if record.subject.label in ("bf16", label)]
+        shown = (REFERENCE_VARIANT.label, label)
+        records = [record for record in self._collector.records.values() if record.subject.label in shown]
         own = [record for record in records if record.subject.label == label]
         if self._reporter is not None and own:
             reused = ", reused" if all(map(self._collector.is_reused, own)) else ""

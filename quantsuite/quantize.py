@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
-from quantsuite.formats import FP8_E4M3, Format, IntegerFormat
-from quantsuite.granularity import pad_to_blocks, share_scales
+from quantsuite.formats import Format, IntegerFormat
+from quantsuite.granularity import Granularity, PerBlock, PerGroup, share_scales
+from quantsuite.scale_formats import SMALLEST_SCALE, ScaleFormat
 from quantsuite.scheme import Operand
 
-SMALLEST_SCALE = torch.finfo(torch.float32).tiny
-LARGEST_BF16 = torch.finfo(torch.bfloat16).max
 CLIP_FRACTIONS = tuple(1 - step / 40 for step in range(21))
 """Of the largest magnitude, tried by clip search: 1 down to one half."""
 
@@ -27,7 +27,7 @@ class QuantizedTensor:
             values where the format has none.
         scale: in the dtype of the operand's scale format, in the shape that
             :func:`~quantsuite.granularity.share_scales` broadcasts.
-        tensor_scale: float32 scalar that all scales are multiplied with; ``None`` but for E4M3 scales.
+        tensor_scale: float32 scalar that all scales are multiplied with; ``None`` but for scales of two levels.
         zero_point: int8 in the shape of ``scale``; ``None`` if symmetric.
         shape: of the tensor before padding.
         operand: how the tensor was quantized.
@@ -78,26 +78,6 @@ def largest_code(operand: Operand) -> float:
     return operand.format.max + 0.5 if operand.full_range else operand.format.max
 
 
-def _power_of_two_scale(peak: Tensor, fmt: Format) -> Tensor:
-    """``2 ** (floor(log2(amax)) - floor(log2(max)))`` (OCP Microscaling v1.0, section 6.3), of E8M0's range.
-
-    The exponent of a block of zeros, and of one too small, is E8M0's smallest, -127.
-    """
-    largest = torch.frexp(torch.tensor(fmt.max)).exponent.item()
-    exponent = torch.where(peak > 0, torch.frexp(peak).exponent - largest, -127)
-    return torch.ldexp(torch.ones_like(peak), exponent.clamp(-127, 127))
-
-
-def _e4m3_scale(peak: Tensor, fmt: Format) -> tuple[Tensor, Tensor]:
-    """E4M3 scales and their float32 factor, which maps the largest of them to 448.
-
-    A block whose scale rounds to zero becomes zeros.  The divisor is a normal number, so that the quotient is
-    rounded relatively even where ``peak`` is subnormal.
-    """
-    tensor_scale = (peak.amax() / (fmt.max * FP8_E4M3.max)).clamp(min=SMALLEST_SCALE)
-    return FP8_E4M3.round(peak / (tensor_scale * fmt.max)), tensor_scale
-
-
 def _searched_scale(view: Tensor, shared: tuple[int, ...], fmt: Format, scale: Tensor) -> Tensor:
     """Of ``CLIP_FRACTIONS`` of each scale the one with the least squared error, the largest if several."""
     best, least = scale, torch.full_like(scale, torch.inf, dtype=torch.float64)
@@ -109,19 +89,25 @@ def _searched_scale(view: Tensor, shared: tuple[int, ...], fmt: Format, scale: T
     return best
 
 
+def storage_dtype(fmt: Format | ScaleFormat) -> torch.dtype | None:
+    """The dtype that holds a format's codes, or scales; ``None`` if codes need packing."""
+    return None if fmt.storage is None else getattr(torch, fmt.storage)
+
+
+def pad_to_blocks(tensor: Tensor, granularity: Granularity) -> Tensor:
+    """The tensor with zeros after its last column (and row) where the last group or block is not full."""
+    match granularity:
+        case PerGroup(size):
+            return functional.pad(tensor, (0, -tensor.shape[-1] % size))
+        case PerBlock(rows, columns) if tensor.ndim == 2:
+            return functional.pad(tensor, (0, -tensor.shape[1] % columns, 0, -tensor.shape[0] % rows))
+    return tensor
+
+
 def _symmetric(view: Tensor, shared: tuple[int, ...], operand: Operand) -> tuple[Tensor, Tensor | None]:
-    """Scales as they are stored, and the factor of E4M3 ones."""
-    peak, fmt = view.abs().amax(shared, keepdim=True), operand.format
-    match operand.scale:
-        case "e8m0":
-            return _power_of_two_scale(peak, fmt).to(torch.float8_e8m0fnu), None
-        case "e4m3":
-            scale, tensor_scale = _e4m3_scale(peak, fmt)
-            return scale.to(FP8_E4M3.storage), tensor_scale
-    scale = (peak / largest_code(operand)).clamp(min=SMALLEST_SCALE)
-    if operand.scale == "bf16":
-        return scale.clamp(max=LARGEST_BF16).to(torch.bfloat16), None
-    return (_searched_scale(view, shared, fmt, scale) if operand.clip else scale), None
+    """Scales (float32), and the factor of those that have one."""
+    scale, factor = operand.scale.choose(view.abs().amax(shared, keepdim=True), largest_code(operand))
+    return (_searched_scale(view, shared, operand.format, scale) if operand.clip else scale), factor
 
 
 def _asymmetric_scale(view: Tensor, shared: tuple[int, ...], fmt: IntegerFormat, qmin: int) -> tuple[Tensor, Tensor]:
@@ -156,7 +142,7 @@ def quantize(tensor: Tensor, operand: Operand, *, pad: bool = False) -> Quantize
     fmt, zero_point, tensor_scale = operand.format, None, None
     if operand.symmetric:
         scale, tensor_scale = _symmetric(view, shared, operand)
-        step = scale.float() if tensor_scale is None else scale.float() * tensor_scale
+        step = scale if tensor_scale is None else scale * tensor_scale
         codes = fmt.round(torch.where(step > 0, view / step, 0.0))
         if isinstance(fmt, IntegerFormat):
             codes = codes.clamp(*integer_range(operand))
@@ -166,11 +152,9 @@ def quantize(tensor: Tensor, operand: Operand, *, pad: bool = False) -> Quantize
         scale, zero_point = _asymmetric_scale(view, shared, fmt, low)
         codes = ((view / scale).round() + zero_point).clamp(low, high)
     codes = codes.reshape(values.shape)
-    if fmt.storage is not None:
-        codes = codes.to(fmt.storage)
     return QuantizedTensor(
-        codes=codes,
-        scale=scale,
+        codes=codes.to(storage_dtype(fmt) or codes.dtype),
+        scale=scale.to(storage_dtype(operand.scale)),
         tensor_scale=tensor_scale,
         zero_point=zero_point,
         shape=tensor.shape,

@@ -7,8 +7,9 @@ import math
 import torch
 from torch import Tensor
 
-from quantsuite.formats import FP8_E4M3, FloatFormat, Format, IntegerFormat, TableFormat
+from quantsuite.formats import FloatFormat, Format, IntegerFormat, TableFormat
 from quantsuite.granularity import share_scales
+from quantsuite.scale_formats import FloatScale, PowerOfTwoScale, TwoLevelScale
 from quantsuite.scheme import Operand
 
 
@@ -71,16 +72,16 @@ def power_of_two_step(peak: Tensor, fmt: Format) -> Tensor:
 def symmetric_step(peak: Tensor, operand: Operand, largest: Tensor) -> Tensor:
     """The step (float64) of blocks whose largest magnitudes are ``peak``, in a tensor whose ``largest`` is.
 
-    Only E4M3 scales, which a float32 factor maps to their format's range, depend on the tensor.
+    Only scales of two levels, which a float32 factor maps to their format's range, depend on the tensor.
     """
     fmt = operand.format
     match operand.scale:
-        case "e8m0":
+        case PowerOfTwoScale():
             return power_of_two_step(peak, fmt)
-        case "e4m3":
-            factor = largest / fmt.max / FP8_E4M3.max
-            return round_to(FP8_E4M3, peak / fmt.max / factor) * factor
-        case "bf16":
+        case TwoLevelScale(format=of_scales):
+            factor = largest / fmt.max / of_scales.max
+            return round_to(of_scales, peak / fmt.max / factor) * factor
+        case FloatScale(bits=16):
             return (peak / fmt.max).to(torch.bfloat16).double()
     return peak / (fmt.max + 0.5 if operand.full_range else fmt.max)
 

@@ -15,18 +15,21 @@ from __future__ import annotations
 import difflib
 import re
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Literal, get_args
 
 from quantsuite.formats import FORMATS, Format, IntegerFormat
 from quantsuite.granularity import Granularity, PerGroup, PerRow, PerTensor, parse_granularity
+from quantsuite.scale_formats import E4M3_SCALE, E8M0_SCALE, FP32_SCALE, SCALE_FORMATS, ScaleFormat
 
 Execution = Literal["simulated", "real"]
 EXECUTIONS: tuple[Execution, ...] = get_args(Execution)
 REFERENCE_NAME = "bf16"
+DTYPES = ("bf16", "fp16", "fp32")
+"""In which a model may be run."""
 GROUP_SIZES = (64, 128, 256, 512)
-ScaleFormat = Literal["fp32", "bf16", "e8m0", "e4m3"]
-SCALE_FORMATS: tuple[ScaleFormat, ...] = get_args(ScaleFormat)
-_FLAGS = ("asym", "full", *(f"s{scale}" for scale in SCALE_FORMATS[1:]), "clip", "static")
+_SCALE_FLAGS = {f"s{name}": scale for name, scale in SCALE_FORMATS.items() if scale != FP32_SCALE}
+_FLAGS = ("asym", "full", *_SCALE_FLAGS, "clip", "static")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,8 +42,7 @@ class Operand:
         symmetric: whether zero is the middle of the codes; otherwise there is a zero point.
         full_range: whether symmetric integers use the most negative code too; otherwise the range is
             ``-max .. max``.
-        scale: the format of the scales: float32, bfloat16, a power of two (E8M0), or E4M3 with a float32 scale
-            for the tensor.
+        scale: the format of the scales.
         clip: whether each scale is searched for the least squared error, clipping the largest values.
         dynamic: whether scales are taken from the tensor at hand; otherwise from calibration.
     """
@@ -49,7 +51,7 @@ class Operand:
     granularity: Granularity
     symmetric: bool = True
     full_range: bool = False
-    scale: ScaleFormat = "fp32"
+    scale: ScaleFormat = FP32_SCALE
     clip: bool = False
     dynamic: bool = True
 
@@ -59,9 +61,10 @@ class Operand:
             raise ValueError(f"a zero point needs an integer format, not {self.format.name}; drop -asym")
         if self.full_range and not (integer and self.symmetric):
             raise ValueError(f"the full range is one of symmetric integers, not of {self.format.name}; drop -full")
-        if self.scale != "fp32" and (self.full_range or not self.symmetric):
-            raise ValueError(f"scales in {self.scale} need the symmetric, restricted range; drop -s{self.scale}")
-        if self.clip and (self.full_range or not self.symmetric or self.scale != "fp32"):
+        if self.scale != FP32_SCALE and (self.full_range or not self.symmetric):
+            name = self.scale.name
+            raise ValueError(f"scales in {name} need the symmetric, restricted range; drop -s{name}")
+        if self.clip and (self.full_range or not self.symmetric or self.scale != FP32_SCALE):
             raise ValueError("clip search needs the symmetric, restricted range and float32 scales; drop -clip")
 
     @classmethod
@@ -89,15 +92,17 @@ class Operand:
             raise ValueError(
                 f"unknown ending {'-'.join(flags)!r} in {text!r}; known: {', '.join(_FLAGS)}, in this order"
             )
-        scales = [scale for scale in SCALE_FORMATS if f"s{scale}" in flags]
+        scales = [scale for flag, scale in _SCALE_FLAGS.items() if flag in flags]
         if len(scales) > 1:
-            raise ValueError(f"{text!r} names {len(scales)} formats of its scales; keep one of {', '.join(scales)}")
+            raise ValueError(
+                f"{text!r} names {len(scales)} formats of its scales; keep one of {', '.join(s.name for s in scales)}"
+            )
         return cls(
             format=FORMATS[name],
             granularity=parse_granularity(granularity),
             symmetric="asym" not in flags,
             full_range="full" in flags,
-            scale=scales[0] if scales else "fp32",
+            scale=scales[0] if scales else FP32_SCALE,
             clip="clip" in flags,
             dynamic="static" not in flags,
         )
@@ -110,7 +115,7 @@ class Operand:
         endings = {
             "asym": not self.symmetric,
             "full": self.full_range,
-            f"s{self.scale}": self.scale != "fp32",
+            f"s{self.scale.name}": self.scale != FP32_SCALE,
             "clip": self.clip,
             "static": not self.dynamic,
         }
@@ -122,13 +127,13 @@ def _block_format(name: str, size: int, scale: ScaleFormat) -> Operand:
 
 
 BLOCK_FORMATS: dict[str, Operand] = {
-    "mxfp8": _block_format("fp8", 32, "e8m0"),
-    "mxfp8e5m2": _block_format("fp8e5m2", 32, "e8m0"),
-    "mxfp6e2m3": _block_format("fp6e2m3", 32, "e8m0"),
-    "mxfp6e3m2": _block_format("fp6e3m2", 32, "e8m0"),
-    "mxfp4": _block_format("fp4", 32, "e8m0"),
-    "mxint8": _block_format("int8", 32, "e8m0"),
-    "nvfp4": _block_format("fp4", 16, "e4m3"),
+    "mxfp8": _block_format("fp8", 32, E8M0_SCALE),
+    "mxfp8e5m2": _block_format("fp8e5m2", 32, E8M0_SCALE),
+    "mxfp6e2m3": _block_format("fp6e2m3", 32, E8M0_SCALE),
+    "mxfp6e3m2": _block_format("fp6e3m2", 32, E8M0_SCALE),
+    "mxfp4": _block_format("fp4", 32, E8M0_SCALE),
+    "mxint8": _block_format("int8", 32, E8M0_SCALE),
+    "nvfp4": _block_format("fp4", 16, E4M3_SCALE),
 }
 """Formats with a block and a scale of their own: OCP Microscaling v1.0, and NVIDIA's NVFP4."""
 
@@ -147,6 +152,7 @@ class Scheme:
             raise ValueError(f"activations in {self.activation} need quantized weights; write weight:activation")
 
     @classmethod
+    @cache
     def parse(cls, name: str) -> Scheme:
         """The scheme of a name in this module's grammar, or of a course report's name.
 
@@ -182,8 +188,40 @@ class Scheme:
     def is_reference(self) -> bool:
         return self == REFERENCE
 
+    @property
+    def is_weight_only(self) -> bool:
+        """Whether format and granularity of the weight are all that there is to say."""
+        weight = self.weight
+        return weight is not None and self == Scheme(
+            weight=Operand(format=weight.format, granularity=weight.granularity)
+        )
+
 
 REFERENCE = Scheme()
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A scheme in an execution; the reference has none."""
+
+    scheme: Scheme
+    execution: Execution | None = None
+
+    @property
+    def label(self) -> str:
+        """``int8-row-real``; ``bf16`` for the reference."""
+        return str(self.scheme) if self.execution is None else f"{self.scheme}-{self.execution}"
+
+    @property
+    def alias(self) -> str | None:
+        """A course report's name, such as ``INT8_Per_Row_Real``, where it has one."""
+        return alias(self.scheme, self.execution)
+
+    def __str__(self) -> str:
+        return self.label
+
+
+REFERENCE_VARIANT = Variant(REFERENCE)
 
 _GRANULARITIES: tuple[Granularity, ...] = (PerTensor(), PerRow(), *map(PerGroup, GROUP_SIZES))
 

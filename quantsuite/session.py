@@ -19,7 +19,7 @@ from quantsuite.adapters.transformers import TransformersEngine
 from quantsuite.evaluate.data import DataError
 from quantsuite.linear import UnsupportedError, check_supported, misfits, quantized, unquantized, weight_bytes
 from quantsuite.records import Environment, Record, SchemeLabel, Subject
-from quantsuite.scheme import CATALOGUE, EXECUTIONS, REFERENCE, Execution, Scheme, alias, parse_alias
+from quantsuite.scheme import CATALOGUE, DTYPES, EXECUTIONS, REFERENCE, Execution, Scheme, alias, parse_alias
 from quantsuite.tasks import Prepared, Sources, Task
 
 PACKAGES = ("quantsuite", "torch", "transformers", "datasets", "tokenizers", "numpy", "scipy")
@@ -138,7 +138,7 @@ class Session:
         model: str,
         *,
         device: str = "auto",
-        dtype: str = "bf16",
+        dtype: str = DTYPES[0],
         sources: Sources,
         include_head: bool = False,
         finished: Sequence[Record] = (),

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from quantsuite.formats import FORMATS, IntegerFormat
 from quantsuite.granularity import Granularity, PerBlock, PerGroup, PerHead, PerRow, PerTensor, PerToken
-from quantsuite.scheme import BLOCK_FORMATS, SCALE_FORMATS, Operand, Scheme
+from quantsuite.scale_formats import SCALE_FORMATS
+from quantsuite.scheme import BLOCK_FORMATS, Operand, Scheme
 
 
 def granularities() -> st.SearchStrategy[Granularity]:
@@ -28,7 +29,7 @@ def operands(draw: st.DrawFn) -> Operand:
         operand = draw(st.sampled_from(list(BLOCK_FORMATS.values())))
         return replace(operand, dynamic=draw(st.booleans()))
     fmt = draw(st.sampled_from(list(FORMATS.values())))
-    kinds: list[dict[str, Any]] = [{"scale": scale} for scale in SCALE_FORMATS] + [{"clip": True}]
+    kinds: list[dict[str, Any]] = [{"scale": scale} for scale in SCALE_FORMATS.values()] + [{"clip": True}]
     if isinstance(fmt, IntegerFormat):
         kinds += [{"symmetric": False}, {"full_range": True}]
     return Operand(

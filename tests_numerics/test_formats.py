@@ -20,6 +20,7 @@ from quantsuite.formats import (
     FloatFormat,
     Format,
 )
+from quantsuite.quantize import storage_dtype
 
 ORACLES = {
     FP8_E4M3: ml_dtypes.float8_e4m3fn,
@@ -101,7 +102,7 @@ def test_values_of_all_magnitudes_round_as_the_reference_does(fmt: Format) -> No
 def test_rounding_equals_the_cast_of_torch_up_to_the_largest_value(fmt: Format) -> None:
     """Beyond it the cast overflows to NaN or infinity, where a quantizer saturates."""
     values = any_float32(100_000).clamp(-fmt.max, fmt.max)
-    assert torch.equal(fmt.round(values), values.to(fmt.storage).float())
+    assert torch.equal(fmt.round(values), values.to(storage_dtype(fmt)).float())
 
 
 @torch_floats
@@ -109,13 +110,13 @@ def test_zero_keeps_its_sign_as_in_torch(fmt: Format) -> None:
     values = torch.tensor([0.0, -0.0, 1e-30, -1e-30])
     rounded = fmt.round(values)
     assert (rounded == 0).all()
-    assert torch.equal(rounded.signbit(), values.to(fmt.storage).float().signbit())
+    assert torch.equal(rounded.signbit(), values.to(storage_dtype(fmt)).float().signbit())
 
 
 @torch_floats
 def test_rounded_values_are_exact_in_the_torch_dtype(fmt: Format) -> None:
     values = fmt.round(values_and_midpoints(fmt))
-    assert torch.equal(values.to(fmt.storage).float(), values)
+    assert torch.equal(values.to(storage_dtype(fmt)).float(), values)
 
 
 @formats
@@ -158,7 +159,7 @@ def test_every_code_decodes_as_in_ml_dtypes(fmt: Format) -> None:
 
 @torch_floats
 def test_every_code_decodes_as_in_torch(fmt: Format) -> None:
-    expected = codes_of(fmt).view(fmt.storage).float()
+    expected = codes_of(fmt).view(storage_dtype(fmt)).float()
     assert torch.equal(fmt.decode(codes_of(fmt)).nan_to_num(-1.5), expected.nan_to_num(-1.5))
 
 

@@ -124,9 +124,9 @@ def test_real_storage_is_the_bits_of_its_codes_and_its_scales(scheme: Scheme) ->
     scales = {"tensor": 1, "row": 37, "b37x128": 4}.get(str(operand.granularity))
     if scales is None:
         scales = 37 * 512 // operand.granularity.size
-    a_scale = {"fp32": 4, "bf16": 2, "e8m0": 1, "e4m3": 1}[operand.scale] + (not operand.symmetric)
+    a_scale = {"fp32": 4, "bf16": 2, "e8m0": 1, "e4m3": 1}[operand.scale.name] + (not operand.symmetric)
     codes = 37 * 512 * operand.format.bits // 8
-    assert weight_bytes(layer) == codes + a_scale * scales + (4 if operand.scale == "e4m3" else 0)
+    assert weight_bytes(layer) == codes + a_scale * scales + (4 if operand.scale.name == "e4m3" else 0)
 
 
 @schemes

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from quantsuite import reference
 from quantsuite.bounds import FLOAT32_ROUNDOFF, bound_element
 from quantsuite.formats import FloatFormat
-from quantsuite.granularity import pad_to_blocks, share_scales
-from quantsuite.quantize import dequantize, fake_quantize, quantize
+from quantsuite.granularity import share_scales
+from quantsuite.quantize import dequantize, fake_quantize, pad_to_blocks, quantize
 from quantsuite.scheme import BLOCK_FORMATS, CATALOGUE, Operand
 from quantsuite.strategies import tensors
 
@@ -34,7 +34,9 @@ operands, bounded_operands = each(*NAMES, *ASYMMETRIC), each(*NAMES, *ASYMMETRIC
 LARGEST_OFF = {"e8m0": 0.25, "e4m3": 2.0**-4}
 """How far off a block's largest magnitude may be, relatively, with scales of these formats: a power of two
 clips an E2M1 element of nearly 8 to 6, and E4M3 rounds a scale by half of 2^-3."""
-EXACT_PEAKS = [name for name in NAMES if Operand.parse(name).scale == "fp32" and not Operand.parse(name).full_range]
+EXACT_PEAKS = [
+    name for name in NAMES if Operand.parse(name).scale.name == "fp32" and not Operand.parse(name).full_range
+]
 exact_peaks = each(*EXACT_PEAKS)
 
 
@@ -94,7 +96,9 @@ def test_one_outlier_of_1e30_leaves_finite_values_within_the_bound(operand: Oper
     weight[5, 70] = 1e30
     result = dequantize(quantize(weight, operand))
     assert ((result.double() - weight.double()).abs() <= bound_element(weight, operand)).all()
-    assert result[5, 70] == pytest.approx(1e30, rel=LARGEST_OFF.get(operand.scale, 1 / (2**operand.format.bits - 1)))
+    assert result[5, 70] == pytest.approx(
+        1e30, rel=LARGEST_OFF.get(operand.scale.name, 1 / (2**operand.format.bits - 1))
+    )
 
 
 @operands
@@ -182,7 +186,7 @@ def test_the_full_range_uses_its_most_negative_code_and_the_restricted_one_does_
 def test_clipped_codes_stay_in_the_restricted_range(operand: Operand) -> None:
     """The largest magnitude, negative, lies beyond the range: nearly twice its power of two, or far from the others."""
     block = torch.full((1, 32), 0.3)
-    block[0, 3] = -1.999 if operand.scale == "e8m0" else -0.75
+    block[0, 3] = -1.999 if operand.scale.name == "e8m0" else -0.75
     assert quantize(block, operand).codes.min() == -operand.format.max
 
 

@@ -3,7 +3,8 @@
 import pytest
 from hypothesis import given
 
-from quantsuite.scheme import CATALOGUE, EXECUTIONS, REFERENCE, Scheme, alias, parse_alias
+from quantsuite.granularity import coarseness, parse_granularity
+from quantsuite.scheme import CATALOGUE, EXECUTIONS, REFERENCE, Scheme, Variant, alias, parse_alias
 from quantsuite.session import parse_schemes
 from quantsuite.strategies import schemes
 
@@ -76,3 +77,20 @@ def test_a_reports_name_chooses_its_execution_and_another_name_both() -> None:
 def test_a_wrong_name_says_what_is_wrong(name: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Scheme.parse(name)
+
+
+@pytest.mark.parametrize(
+    ("variant", "label", "name"),
+    [
+        (Variant(REFERENCE), "bf16", "BF16"),
+        (Variant(Scheme.parse("int8-g64"), "real"), "int8-g64-real", "INT8_Per_Group_64_Real"),
+        (Variant(Scheme.parse("mxfp4"), "simulated"), "mxfp4-simulated", None),
+    ],
+)
+def test_a_variant_is_named_by_its_scheme_and_execution(variant: Variant, label: str, name: str | None) -> None:
+    assert (variant.label, variant.alias) == (label, name)
+
+
+def test_granularities_are_sorted_from_coarse_to_fine() -> None:
+    names = ["tensor", "row", "g512", "g64", "b128x128"]
+    assert sorted(map(parse_granularity, reversed(names)), key=coarseness) == [parse_granularity(n) for n in names]

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
+from quantsuite import scheme
 from quantsuite.adapters.causality import is_causal
 from quantsuite.adapters.checkpoint import (
     CheckpointError,
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = ["DTYPES", "CheckpointError", "LoadedModel", "check_weights", "context_length", "fingerprint", "load_model"]
 
-DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+DTYPES = dict(zip(scheme.DTYPES, (torch.bfloat16, torch.float16, torch.float32), strict=True))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,7 +133,7 @@ def _check_causal(name: str, model: PreTrainedModel) -> None:
 
 
 @torch.inference_mode(False)  # Whether a model is causal may be read from a gradient.
-def load_model(name: str, *, device: str = "cpu", dtype: str = "bf16") -> LoadedModel:
+def load_model(name: str, *, device: str = "cpu", dtype: str = scheme.DTYPES[0]) -> LoadedModel:
     """Load a model and its tokenizer, of safetensors and data files only: no code of a checkpoint runs.
 
     Args:

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from quantsuite import reference
 from quantsuite.checks.outcome import NotApplicable
-from quantsuite.formats import FP8_E4M3
 from quantsuite.granularity import PerBlock, PerGroup, PerTensor
 from quantsuite.quantize import largest_code
+from quantsuite.scale_formats import TwoLevelScale
 from quantsuite.scheme import Operand
 
 CHECKED_ROWS, CHECKED_COLUMNS = 130, 2100
@@ -88,7 +88,7 @@ def grid(operand: Operand) -> Tensor:
     Raises:
         NotApplicable: if it has none.
     """
-    if operand.clip or (operand.scale == "e4m3" and isinstance(operand.granularity, PerTensor)):
+    if operand.clip or (operand.scale.of_tensor and isinstance(operand.granularity, PerTensor)):
         raise NotApplicable(f"{operand} has no scale that is known to be exactly one")
     return code_values(operand)
 
@@ -100,7 +100,7 @@ def anchor(operand: Operand) -> float:
 
 def top(operand: Operand) -> float:
     """The largest value of a tensor whose blocks have scale one; beyond :func:`anchor` with E4M3 scales only."""
-    return anchor(operand) * (FP8_E4M3.max if operand.scale == "e4m3" else 1)
+    return anchor(operand) * (operand.scale.format.max if isinstance(operand.scale, TwoLevelScale) else 1)
 
 
 def at_scale_one(values: Tensor, operand: Operand, *, device: str, dtype: torch.dtype) -> Tensor:
@@ -126,7 +126,7 @@ def at_scale_one(values: Tensor, operand: Operand, *, device: str, dtype: torch.
     blocks[: len(values)] = values
     largest = torch.full((count, 1), limit, dtype=torch.float64)
     blocks = torch.cat([largest, blocks.reshape(count, room)], dim=1)
-    if operand.scale == "e4m3":
+    if operand.scale.of_tensor:
         above = torch.zeros(1, blocks.shape[1], dtype=torch.float64)
         above[0, 0] = top(operand)
         blocks, count = torch.cat([blocks, above]), count + 1

@@ -132,7 +132,7 @@ def codes(operand: Operand, rows: int, k: int, unit: int, slot: int, generator: 
         return matrix
     chunks[..., :2] = 0
     chunks[..., slot] = anchor(operand)
-    if operand.scale == "e4m3":
+    if operand.scale.of_tensor:
         chunks[:, 0] = 0
         chunks[:, 0, slot] = top(operand)
     return matrix

@@ -167,7 +167,7 @@ def _other_blocks(operand: Operand, shape: tuple[int, int]) -> Tensor:
     label[0, 0] = 1
     view, shared = share_scales(label, operand.granularity)
     others = (view.amax(shared, keepdim=True).expand_as(view) == 0).reshape(shape)
-    if not others.any() or operand.scale == "e4m3":
+    if not others.any() or operand.scale.of_tensor:
         raise NotApplicable(f"{operand} has a scale for all elements")
     return others
 

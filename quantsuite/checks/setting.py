@@ -175,4 +175,4 @@ class Setting:
 
 def scaled_as_a_whole(operand: Operand | None) -> bool:
     """Whether any element may change how all others of its tensor are quantized."""
-    return operand is not None and (isinstance(operand.granularity, PerTensor) or operand.scale == "e4m3")
+    return operand is not None and (isinstance(operand.granularity, PerTensor) or operand.scale.of_tensor)

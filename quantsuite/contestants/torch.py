@@ -10,7 +10,7 @@ from torch import Tensor
 
 from quantsuite.contestant import Claims, probe_product
 from quantsuite.granularity import PerTensor, share_scales
-from quantsuite.quantize import QuantizedTensor, quantize
+from quantsuite.quantize import QuantizedTensor, quantize, storage_dtype
 from quantsuite.scheme import Operand, Scheme
 
 
@@ -27,7 +27,7 @@ class Float8Cast:
         if not torch.isfinite(view).all():
             raise ValueError("values are NaN or infinite")
         scale = (view.abs().amax(shared, keepdim=True) / operand.format.max).clamp(min=torch.finfo(torch.float32).tiny)
-        codes = (view / scale).clamp(-operand.format.max, operand.format.max).to(operand.format.storage)
+        codes = (view / scale).clamp(-operand.format.max, operand.format.max).to(storage_dtype(operand.format))
         return (codes.float() * scale).reshape(x.shape)
 
 

@@ -12,7 +12,7 @@ from quantsuite.bounds import exact_int32_terms
 from quantsuite.formats import IntegerFormat
 from quantsuite.granularity import PerRow, PerTensor, PerToken
 from quantsuite.packing import pack, unpack
-from quantsuite.quantize import QuantizedTensor, dequantize, quantize
+from quantsuite.quantize import QuantizedTensor, dequantize, quantize, storage_dtype
 from quantsuite.scheme import Operand
 
 WHOLE_BYTES = 8
@@ -44,8 +44,7 @@ def _missing_integer_product(device: str) -> str | None:
 def unsupported(weight: Operand, activation: Operand | None, device: torch.device | str) -> str | None:
     """Why a product with a weight stored so cannot run on a device, or ``None`` if it can."""
     operands = [operand for operand in (weight, activation) if operand is not None]
-    dtypes = [operand.format.storage for operand in operands]
-    dtypes += [torch.float8_e8m0fnu for operand in operands if operand.scale == "e8m0"]
+    dtypes = [storage_dtype(part) for operand in operands for part in (operand.format, operand.scale)]
     missing = [_missing_storage(dtype, str(device)) for dtype in dtypes if dtype is not None]
     if _is_integer_product(weight, activation):
         missing.append(_missing_integer_product(str(device)))
