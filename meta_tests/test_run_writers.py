@@ -12,10 +12,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from quantsuite.merging import with_records
 
 from meta_tests.run_writer import written_record
 from quantsuite.collector import NUMERICS_INTERVAL
-from quantsuite.merging import with_records
 from quantsuite.reading import read_run
 from quantsuite.records import Record
 from quantsuite.runfile import RunFile, write_run

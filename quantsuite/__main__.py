@@ -1,4 +1,4 @@
-"""The command line: ``python -m quantsuite run``, ``report RUN...`` and ``gate RUN... --baseline FILE``."""
+"""The command line: ``python -m quantsuite run``, ``report RUN...``, ``gate RUN... --baseline FILE``, ``convert``."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from quantsuite.convert import convert
 from quantsuite.gate import gate, gate_against_reference
 from quantsuite.margins import MODES
 from quantsuite.options import RunOptions, add_options
@@ -29,6 +30,9 @@ def _parser() -> argparse.ArgumentParser:
         "--baseline", required=True, help="run file of reviewed records, or bf16: the run's own reference"
     )
     check.add_argument("--mode", choices=MODES, default="worse", help="strict also fails on undecided cells")
+    change = commands.add_parser("convert", help="write run files of older versions as one of this")
+    change.add_argument("old", type=Path, nargs="+", help="run files")
+    change.add_argument("new", type=Path, help="run file that is not there yet")
     for command in (report, check):
         command.add_argument("runs", type=Path, nargs="+", help="run files")
         add_options(command.add_argument, only=("accuracy_margin", "perplexity_margin", "margin"))
@@ -59,6 +63,9 @@ def main(arguments: list[str] | None = None) -> int:
     margins = RunOptions.read(options).margins
     console = Console()
     try:
+        if options.command == "convert":
+            print(f"{options.new}: {convert(options.old, options.new):,} records")
+            return 0
         run = read_runs(options.runs)
         if options.command == "report":
             if run.records:

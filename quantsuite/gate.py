@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from quantsuite.margins import Margins, Mode
-from quantsuite.records import Record, differences, metric_of
+from quantsuite.records import Record, differences
 from quantsuite.statistics import Comparison, compare
 
 Status = Literal["pass", "worse", "undecided", "absent", "not measured", "not comparable"]
@@ -56,7 +56,7 @@ def check_cell(candidate: Record | None, baseline: Record, margins: Margins) -> 
     def result(status: Status, reason: str | None = None, comparison: Comparison | None = None) -> Check:
         return Check(
             label=baseline.subject.label,
-            metric=baseline.metric.name,
+            metric=baseline.task.name,
             status=status,
             reason=reason,
             comparison=comparison,
@@ -71,7 +71,7 @@ def check_cell(candidate: Record | None, baseline: Record, margins: Margins) -> 
     if different := differences(candidate, baseline):
         return result("not comparable", "; ".join(different))
     try:
-        comparison = compare(metric_of(baseline), baseline.items, candidate.items, margins)
+        comparison = compare(baseline.metric, baseline.items, candidate.items, margins)
     except ValueError as error:
         return result("not comparable", str(error))
     if comparison.verdict == "equivalent or better":
@@ -119,7 +119,7 @@ def gate_against_reference(
         if reference is None:
             check = Check(
                 label=record.subject.label,
-                metric=record.metric.name,
+                metric=record.task.name,
                 status="absent",
                 reason="the run has no bf16 of this model and metric; add bf16 to --scheme",
             )

@@ -84,10 +84,10 @@ _KEYWORDS: dict[str, dict[str, Any]] = {
     "include_head": {"action": "store_true", "help": "quantize the output head too"},
     "wikitext": {"type": _text, "help": "WikiText-2: hub id or folder of a local copy"},
     "mmlu": {"type": _text, "help": "MMLU: hub id or folder of a local copy"},
-    "output": {"type": _path, "help": "run file (default: reports/accuracy.json)"},
+    "output": {"type": _path, "help": "run file (default: reports/accuracy.jsonl)"},
     "numerics_output": {
         "type": _path,
-        "help": "run file of checked properties and measured errors (default: reports/numerics.json)",
+        "help": "run file of checked properties and measured errors (default: reports/numerics.jsonl)",
     },
     "fresh": {"action": "store_true", "help": "measure everything anew instead of reusing finished records"},
     "gate": {
@@ -98,7 +98,8 @@ _KEYWORDS: dict[str, dict[str, Any]] = {
     },
     "baseline": {
         "type": _text,
-        "help": "of the gate: run file, or bf16 (default: reports/baselines/<model>.json, or the embedded model's own)",
+        "help": "of the gate: run file, or bf16 "
+        "(default: reports/baselines/<model>.jsonl, or the embedded model's own)",
     },
     "accuracy_margin": {"type": _margin, "help": "loss of accuracy that counts as none (0.01)"},
     "perplexity_margin": {"type": _margin, "help": "rise of ln perplexity that counts as none (0.01)"},
@@ -138,8 +139,8 @@ class RunOptions:
     include_head: bool = False
     wikitext: str = "Salesforce/wikitext"
     mmlu: str = "cais/mmlu"
-    output: Path = Path("reports/accuracy.json")
-    numerics_output: Path = Path("reports/numerics.json")
+    output: Path = Path("reports/accuracy.jsonl")
+    numerics_output: Path = Path("reports/numerics.jsonl")
     fresh: bool = False
     gate: Mode | None = None
     baseline: str | None = None

@@ -18,8 +18,8 @@ from quantsuite.adapters.loading import CheckpointError, LoadedModel, load_model
 from quantsuite.adapters.transformers import TransformersEngine
 from quantsuite.evaluate.data import DataError
 from quantsuite.linear import UnsupportedError, check_supported, misfits, quantized, unquantized, weight_bytes
-from quantsuite.records import Environment, Record, SchemeLabel, Subject
-from quantsuite.scheme import CATALOGUE, DTYPES, EXECUTIONS, REFERENCE, Execution, Scheme, alias, parse_alias
+from quantsuite.records import Environment, Record, Subject
+from quantsuite.scheme import CATALOGUE, DTYPES, EXECUTIONS, REFERENCE, Execution, Scheme, parse_alias
 from quantsuite.tasks import Prepared, Sources, Task
 
 PACKAGES = ("quantsuite", "torch", "transformers", "datasets", "tokenizers", "numpy", "scipy")
@@ -64,17 +64,6 @@ def parse_schemes(names: Iterable[str], executions: Sequence[Execution]) -> list
 def make_cells(tasks: Sequence[Task], pairs: Iterable[tuple[Scheme, Execution | None]]) -> list[Cell]:
     """Every task under every scheme, scheme by scheme."""
     return [Cell(task=task, scheme=scheme, execution=execution) for scheme, execution in pairs for task in tasks]
-
-
-def label_scheme(scheme: Scheme, execution: Execution | None) -> SchemeLabel:
-    """A scheme as records carry it."""
-    weight = scheme.weight
-    return SchemeLabel(
-        name=str(scheme),
-        format=None if weight is None else weight.format.name,
-        granularity=None if weight is None else str(weight.granularity),
-        alias=alias(scheme, execution),
-    )
 
 
 @cache
@@ -146,7 +135,7 @@ class Session:
         self._name, self._device, self._dtype, self._sources = model, resolve_device(device), dtype, sources
         self._include_head = include_head
         self.progress: Callable[[Cell, int, int], None] = lambda cell, done, total: None
-        self._finished = {record.cell: record for record in finished if record.measured}
+        self._finished = {record.key: record for record in finished if record.measured}
         self._loaded: LoadedModel | CheckpointError | None = None
         self._prepared: dict[str, Prepared] = {}
         self._misfits: dict[Scheme, str | None] = {}
@@ -204,13 +193,14 @@ class Session:
         return Record(
             test=test,
             outcome="error",
-            metric=cell.task.metric,
+            task=cell.task.label,
             subject=Subject(
                 model=self._name,
                 model_sha256=loaded.sha256 if loaded else "",
-                engine=TransformersEngine.name + ("+head" if self._include_head else ""),
-                scheme=label_scheme(cell.scheme, cell.execution),
+                scheme=str(cell.scheme),
                 execution=cell.execution,
+                engine=TransformersEngine.name,
+                head=self._include_head,
             ),
             environment=self._environment,
             reason="not measured",
@@ -272,13 +262,9 @@ class Session:
                 f"{cell.task.name} reads {prepared.longest:,} tokens at once, the context holds {self.context:,}"
             )
         record = self.blank(cell, test)
-        earlier = self._finished.get(record.cell)
+        earlier = self._finished.get(record.key)
         wanted = {**record.conditions, "dataset": prepared.dataset}
-        if (
-            earlier is not None
-            and earlier.conditions == wanted
-            and earlier.subject.model_sha256 == record.subject.model_sha256
-        ):
+        if earlier is not None and earlier.conditions == wanted and earlier.subject == record.subject:
             return earlier
         reference = self._reference_engine if cell.task.kind == "drift" else None
         self._select(cell.scheme, cell.execution)
@@ -287,7 +273,7 @@ class Session:
             result = prepared.measure(self._engine, reference, lambda done, total: self.progress(cell, done, total))
         except DataError as error:
             raise UnsupportedError(f"{self._name} with {cell.task.name}: {error}") from error
-        fields = {name: getattr(record, name) for name in ("metric", "subject", "environment", "created")}
+        fields = {name: getattr(record, name) for name in ("task", "subject", "environment", "created")}
         return Record(
             test=test,
             outcome="passed",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,10 +16,8 @@ from quantsuite.evaluate import data, multiple_choice, windows
 from quantsuite.evaluate.drift import drift
 from quantsuite.evaluate.perplexity import score_text
 from quantsuite.evaluate.windows import TextItem
-from quantsuite.metrics.accuracy import ACCURACY
-from quantsuite.metrics.divergence import DIVERGENCE
-from quantsuite.metrics.perplexity import WORD_PERPLEXITY
-from quantsuite.records import Choices, Dataset, Items, Metric
+from quantsuite.metrics import Choices, Items, metric
+from quantsuite.records import Dataset, TaskLabel
 from quantsuite.tiny import EMBEDDED
 
 Kind = Literal["perplexity", "choices", "drift"]
@@ -72,20 +70,20 @@ class Task:
     """A named recipe on a dataset.
 
     Args:
-        metric: its name is the task's.
+        label: as records carry it.
         kind: which items it yields.
         prepare: loads the data for a tokenizer and a context length.
         context: tokens that the recipe reads at once, whatever the data; 0 if that depends on the data.
     """
 
-    metric: Metric
+    label: TaskLabel
     kind: Kind
     prepare: Callable[[PreTrainedTokenizerBase, Sources, int], Prepared]
     context: int = 0
 
     @property
     def name(self) -> str:
-        return self.metric.name
+        return self.label.name
 
 
 def _identify(name: str, items: Sequence[object], sources: Sources) -> Dataset:
@@ -95,6 +93,11 @@ def _identify(name: str, items: Sequence[object], sources: Sources) -> Dataset:
 
 def _longest(items: Sequence[TextItem]) -> int:
     return max((len(window.tokens) - 1 for item in items for window in item.windows), default=0)
+
+
+def _measurement(name: str, items: Items, given: Mapping[str, float] | None = None) -> Measurement:
+    measured = metric(name)
+    return Measurement(value=measured.value(items), details=measured.details(items, given or {}), items=items)
 
 
 def _limited(items: list[TextItem], limit: int) -> list[TextItem]:
@@ -108,8 +111,7 @@ def _prepare_text(name: str, items: list[TextItem], sources: Sources, documents:
         total = sum(len(item.windows) for item in items)
         result = score_text(engine, items, progress=lambda done: progress(done, total))
         given = {} if documents is None else {"bytes": sum(len(text.encode()) for text in documents)}
-        metric = WORD_PERPLEXITY
-        return Measurement(value=metric.value(result), details=metric.details(result, given), items=result)
+        return _measurement("perplexity", result, given)
 
     return Prepared(dataset=_identify(name, items, sources), longest=_longest(items), measure=measure)
 
@@ -121,7 +123,7 @@ def _perplexity_task(
         return _prepare_text("wikitext2", recipe(tokenizer, data.wikitext_rows(sources.wikitext)), sources, None)
 
     return Task(
-        metric=Metric(name=f"wikitext2/{name}", version=1, unit="perplexity", better="lower"),
+        label=TaskLabel(name=f"wikitext2/{name}", version=1, metric="perplexity"),
         kind="perplexity",
         prepare=prepare,
         context=context,
@@ -165,7 +167,7 @@ def _prepare_drift(name: str, items: list[TextItem], sources: Sources) -> Prepar
         assert reference is not None
         total = sum(len(item.windows) for item in items)
         result = drift(reference, engine, items, progress=lambda done: progress(done, total))
-        return Measurement(value=DIVERGENCE.value(result), details=DIVERGENCE.details(result, {}), items=result)
+        return _measurement("divergence", result)
 
     return Prepared(dataset=_identify(name, items, sources), longest=_longest(items), measure=measure)
 
@@ -179,7 +181,7 @@ def _choices_task(
         def measure(engine: Engine, reference: Engine | None, progress: Progress) -> Measurement:
             total = len(drawn.questions)
             result = method(engine, tokenizer, drawn, progress=lambda done: progress(done, total))
-            return Measurement(value=ACCURACY.value(result), details=ACCURACY.details(result, {}), items=result)
+            return _measurement("accuracy", result)
 
         prompts = [multiple_choice.prompts(drawn, q.subject, [q])[0] for q in drawn.questions]
         items = [f"{prompt} {question.answer}" for prompt, question in zip(prompts, drawn.questions, strict=True)]
@@ -188,28 +190,28 @@ def _choices_task(
             longest += multiple_choice.MAX_NEW_TOKENS - 1
         return Prepared(dataset=_identify(drawn.name, items, sources), longest=longest, measure=measure)
 
-    metric = Metric(name=f"{name}/{method.__name__}", version=1, unit="accuracy", better="higher")
-    return Task(metric=metric, kind="choices", prepare=prepare)
+    label = TaskLabel(name=f"{name}/{method.__name__}", version=1, metric="accuracy")
+    return Task(label=label, kind="choices", prepare=prepare)
 
 
 def _document_task(
     name: str,
     kind: Kind,
-    unit: str,
+    metric: str,
     prepare: Callable[[PreTrainedTokenizerBase, Sources, int], Prepared],
     context: int = 0,
 ) -> Task:
-    metric = Metric(name=name, version=1, unit=unit, better="lower")
-    return Task(metric=metric, kind=kind, prepare=prepare, context=context)
+    label = TaskLabel(name=name, version=1, metric=metric)
+    return Task(label=label, kind=kind, prepare=prepare, context=context)
 
 
 _ALL = (
-    _document_task("world/document", "perplexity", "perplexity", _world_documents),
+    _document_task("world/document", "perplexity", "document perplexity", _world_documents),
     *(
         _choices_task("world-mmlu", lambda sources: data.world_examination(), method)
         for method in (multiple_choice.direct, multiple_choice.generate)
     ),
-    _document_task("world/drift", "drift", "nats", _world_drift),
+    _document_task("world/drift", "drift", "divergence", _world_drift),
     _perplexity_task("window2048", windows.window2048, context=2047),
     _perplexity_task("chunk512", windows.chunk512, context=511),
     _perplexity_task("head100", windows.head100),
@@ -218,7 +220,7 @@ _ALL = (
         _choices_task("mmlu", lambda sources: data.mmlu(sources.mmlu), method)
         for method in (multiple_choice.direct, multiple_choice.generate)
     ),
-    _document_task("wikitext2/drift", "drift", "nats", _wikitext_drift, context=511),
+    _document_task("wikitext2/drift", "drift", "divergence", _wikitext_drift, context=511),
 )
 
 TASKS: dict[str, Task] = {task.name: task for task in _ALL}

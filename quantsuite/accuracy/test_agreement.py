@@ -6,7 +6,7 @@ import pytest
 
 from quantsuite.gate import describe
 from quantsuite.margins import Margins
-from quantsuite.records import Record, metric_of
+from quantsuite.records import Record
 from quantsuite.statistics import compare
 
 
@@ -20,11 +20,11 @@ def test_simulated_and_real_agree(measured_so_far: list[Record]) -> None:
         pytest.skip("nothing was measured in both executions on two items; run with --execution simulated,real")
     for one, other in pairs:
         for first, second in ((one, other), (other, one)):
-            comparison = compare(metric_of(first), first.items, second.items, Margins())
-            assert comparison.verdict != "worse", f"{second.subject.label} {second.metric.name}: {describe(comparison)}"
+            comparison = compare(first.metric, first.items, second.items, Margins())
+            assert comparison.verdict != "worse", f"{second.subject.label} {second.task.name}: {describe(comparison)}"
 
 
 def _is_comparable(record: Record) -> bool:
-    if not record.measured or record.subject.is_reference or not metric_of(record).is_paired:
+    if not record.measured or record.subject.is_reference or not record.metric.is_paired:
         return False
     return len(record.items) > 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from quantsuite.intervals import Change, Interval
 from quantsuite.metrics.estimators import Estimator, Mean
@@ -14,6 +14,7 @@ from quantsuite.metrics.scale import Scale
 Direction = Literal["lower", "higher"]
 
 
+@runtime_checkable
 class Items(Protocol):
     """Outcomes item by item, a :class:`msgspec.Struct`."""
 

@@ -15,7 +15,7 @@ from quantsuite.intervals import CONFIDENCE
 from quantsuite.margins import Margins
 from quantsuite.metrics import Metric
 from quantsuite.metrics.scale import MISSING
-from quantsuite.records import Record, metric_of
+from quantsuite.records import Record
 from quantsuite.reporting.analysis import Row, by_metric, rows_of, unique
 from quantsuite.reporting.wording import enumerate_variants, margins_of, unquantized_share
 
@@ -36,7 +36,7 @@ class _ModelSummary:
     metrics: tuple[tuple[str, Metric, tuple[Row, ...]], ...]
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        longest = max(len(row.record.subject.scheme.name) for _, _, rows in self.metrics for row in rows)
+        longest = max(len(row.record.subject.scheme) for _, _, rows in self.metrics for row in rows)
         side_by_side = max(1, (options.max_width - min(longest, VARIANT_WIDTH) - GAP) // (METRIC_WIDTH + GAP))
         for begin in range(0, len(self.metrics), side_by_side):
             yield self._table(self.metrics[begin : begin + side_by_side])
@@ -59,7 +59,7 @@ class _ModelSummary:
 
 def _variant(row: Row) -> tuple[str, str]:
     subject = row.record.subject
-    return subject.scheme.name, subject.execution or ""
+    return subject.scheme, ", ".join(part for part in (subject.execution, row.conditions) if part)
 
 
 def _units(metric: Metric) -> str:
@@ -73,7 +73,7 @@ def _cell(row: Row | None) -> Text:
         return Text(MISSING, style="dim")
     if not row.record.measured:
         return Text(row.record.outcome, style="dim")
-    scale = metric_of(row.record).scale
+    scale = row.record.metric.scale
     text = Text(scale.value(row.record.value))
     if row.interval is not None:
         text.append(f" {scale.interval(row.interval)}")
@@ -90,13 +90,13 @@ def terminal_summary(records: Sequence[Record], margins: Margins) -> RenderableT
     for model in unique(record.subject.model for record in records):
         own = [record for record in records if record.subject.model == model]
         metrics = tuple(
-            (group[0].metric.name, metric_of(group[0]), tuple(rows_of(group, margins))) for group in by_metric(own)
+            (group[0].task.name, group[0].metric, tuple(rows_of(group, margins))) for group in by_metric(own)
         )
         parts.append(_ModelSummary(model, metrics))
         parts += [Text(f"unquantized: {share}", style="dim") for share in unique(map(unquantized_share, own)) if share]
     legend = (
         f"{CONFIDENCE:.0%} intervals; changes are paired with bf16. ok: the loss is within the margin "
-        f"({margins_of(map(metric_of, records), margins)}); worse: beyond it."
+        f"({margins_of((record.metric for record in records), margins)}); worse: beyond it."
     )
     return Group(*parts, Text(legend, style="dim"))
 
@@ -121,15 +121,15 @@ def scheme_line(label: str, records: Sequence[Record], margins: Margins) -> str:
         values = (_named_value(row.record) for row in rows)
         return f"{label:<{LABEL_WIDTH}} {', '.join(values)}, {seconds}"
     worst = max(compared, key=lambda row: row.comparison.loss.high - row.comparison.margin)
-    scale = metric_of(worst.record).scale
+    scale = worst.record.metric.scale
     change = f"{scale.change_interval(worst.comparison.change)} {scale.change_unit}"
     return f"{label:<{LABEL_WIDTH}} {_SHORT[worst.comparison.verdict]:<9} {change}, {seconds}"
 
 
 def _named_value(record: Record) -> str:
     """``direct 92.3 %``, ``document 2.146``: the recipe and the value."""
-    scale = metric_of(record).scale
-    return f"{record.metric.name.rpartition('/')[2]} {scale.value(record.value)} {scale.sign}".rstrip()
+    scale = record.metric.scale
+    return f"{record.task.name.rpartition('/')[2]} {scale.value(record.value)} {scale.sign}".rstrip()
 
 
 def gate_summary(result: GateResult) -> RenderableType:

@@ -20,7 +20,7 @@ def enumerate_variants(records: Iterable[Record]) -> str:
     """``int8-tensor (simulated, real), fp8-row (real)``."""
     executions: dict[str, list[str]] = {}
     for record in records:
-        found = executions.setdefault(record.subject.scheme.name, [])
+        found = executions.setdefault(record.subject.scheme, [])
         if (record.subject.execution or "") not in found:
             found.append(record.subject.execution or "")
     return ", ".join(
