@@ -6,6 +6,8 @@ import math
 import random
 from collections.abc import Sequence
 
+import msgspec
+
 from quantsuite.metrics import Choices, Divergences, Items, Perplexities, metric
 from quantsuite.records import (
     Dataset,
@@ -48,9 +50,9 @@ def record(
 ) -> Record:
     """A record of a cell, without value and details if it has no items."""
     label = scheme if execution is None else f"{scheme}-{execution}"
-    return Record(
+    blank = Record(
         test=f"tests_accuracy/test_tasks.py::test_accuracy[{model}-{task.name}-{label}]",
-        outcome=outcome,
+        outcome=outcome if items is None else "skipped",
         task=task,
         subject=Subject(
             model=model,
@@ -60,15 +62,26 @@ def record(
             execution=execution,
         ),
         environment=environment(device),
-        dataset=None if items is None else dataset(len(items)),
-        value=None if items is None else metric(task.metric).value(items),
-        details=details or ({} if items is None else metric(task.metric).details(items, {})),
-        items=items,
         reason=reason,
         seconds=0.0 if items is None else 1.5,
         weight_bytes=None if items is None else weight_bytes,
         created="2026-01-02T03:04:05+00:00",
     )
+    if items is None:
+        return msgspec.structs.replace(blank, details=details or {})
+    return msgspec.structs.replace(
+        blank,
+        outcome=outcome,
+        dataset=dataset(len(items)),
+        value=blank.metric.value(items),
+        details=details or blank.metric.details(items, {}),
+        items=items,
+    )
+
+
+def details_of(items: Perplexities, size: int) -> dict[str, float]:
+    """Of a text of so many bytes."""
+    return metric("perplexity").details(items, {"bytes": size})
 
 
 def choices(count: int, accuracy: float, *, seed: int = 0) -> Choices:
@@ -146,12 +159,7 @@ def matrix(model: str = "tiny", *, texts: int = 200, questions: int = 1000, dama
     text, direct, generate = perplexities(texts), choices(questions, 0.82), choices(questions, 0.79, seed=1)
     text_bytes = round(1.75 * sum(text.tokens))
     records = [
-        record(
-            PERPLEXITY,
-            model=model,
-            items=text,
-            details=metric("document perplexity").details(text, {"bytes": text_bytes}),
-        ),
+        record(PERPLEXITY, model=model, items=text, details=details_of(text, text_bytes)),
         record(DIRECT, model=model, items=direct),
         record(GENERATE, model=model, items=generate),
     ]
@@ -169,7 +177,7 @@ def matrix(model: str = "tiny", *, texts: int = 200, questions: int = 1000, dama
                 execution,
                 model=model,
                 items=changed,
-                details=metric("document perplexity").details(changed, {"bytes": text_bytes}),
+                details=details_of(changed, text_bytes),
                 weight_bytes=size,
             ),
             record(

@@ -143,7 +143,7 @@ def test_an_empty_file_is_a_place_to_write_to_and_no_report(tmp_path: Path) -> N
     assert path.read_bytes() == HEADER and read_run(path) == Run()
 
 
-@pytest.mark.parametrize("content", [b"{", b'{"schema_version": 0}', b"\0\1"])
+@pytest.mark.parametrize("content", [b"{", b'{"schema_version": 1}', b"\0\1"])
 def test_a_file_that_cannot_be_read_is_moved_aside_as_it_is_or_left(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "run.jsonl"
     path.write_bytes(content)

@@ -102,6 +102,11 @@ class Contrast:
         return {name for name in {*ours, *theirs} if ours.get(name) != theirs.get(name)}
 
     @property
+    def crosses_settings(self) -> bool:
+        """Whether the sides are of different engines, devices or dtypes, or one has a quantized head."""
+        return bool(self.differing & {"engine", "device", "dtype", "head"})
+
+    @property
     def freed(self) -> set[str]:
         """Conditions that may differ between the two of a pair."""
         wholes = {whole for whole, parts in PARTS.items() if self.differing & {*parts}}
@@ -250,19 +255,21 @@ RECIPES = Contrast(
 )
 
 
-def standard_contrasts(records: Sequence[Record]) -> list[Contrast]:
-    """What every report asks: of formats, executions, recipes, and of the engines that there are."""
-    engines = list(dict.fromkeys(record.subject.engine for record in records))
-    return [FORMATS, EXECUTIONS, RECIPES, *(engines_contrast(engines[0], other) for other in engines[1:])]
+STANDARD = (FORMATS, EXECUTIONS, RECIPES)
+"""What every report asks, beside the engines that there are."""
 
 
-def engines_contrast(reference: str, candidate: str) -> Contrast:
-    """The same scheme and execution in two engines."""
-    return Contrast(
-        name=f"engine-{slug(candidate)}",
-        question=f"{candidate} against {reference}",
-        reference=Selector(fields={"engine": reference}),
-        candidate=Selector(fields={"engine": candidate}),
-        words="The same scheme and execution in two engines.",
-        prominent=False,
-    )
+def engine_contrasts(records: Sequence[Record]) -> list[Contrast]:
+    """Each engine of some records against the first, with the same scheme and execution."""
+    first, *others = dict.fromkeys(record.subject.engine for record in records)
+    return [
+        Contrast(
+            name=f"engine-{slug(other)}",
+            question=f"{other} against {first}",
+            reference=Selector(fields={"engine": first}),
+            candidate=Selector(fields={"engine": other}),
+            words="The same scheme and execution in two engines.",
+            prominent=False,
+        )
+        for other in others
+    ]

@@ -42,14 +42,14 @@ def read_any(path: Path) -> list[Result]:
     data = read_bytes(path, purpose="report")
     try:
         old = msgspec.json.decode(data, type=dict)
-    except msgspec.MsgspecError:  # Several lines, or no run file.
+    except (msgspec.MsgspecError, RecursionError):  # Several lines, or no run file.
         old = {}
     if old.get("schema_version") != 1:
         return decode_lines(path, without_unfinished_line(data), purpose="report")
     try:
         fields = [_of_version_1(each, kind) for name, kind in _KINDS.items() for each in old.get(name, [])]
         return [verify(result_of(each)) for each in fields]
-    except (ValueError, TypeError, LookupError) as error:
+    except (ValueError, ArithmeticError, TypeError, LookupError) as error:
         raise ContentError(f"{path} is not a run file: {error}; restore it from a copy") from error
 
 

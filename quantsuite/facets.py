@@ -23,8 +23,8 @@ KEY = ("task", "scheme", "plan", "head", "execution", "engine", "device", "dtype
 
 def facets_of(record: Record) -> dict[str, str]:
     """The value of each field of a record, empty where it has none."""
-    subject, weight = record.subject, record.subject.variant.scheme.weight
-    form, granularity = ("", "") if weight is None else (weight.format.name, str(weight.granularity))
+    subject = record.subject
+    form, granularity = subject.format or "", subject.granularity or ""
     source, _, recipe = record.task.name.partition("/")
     return {
         "task": record.task.name,

@@ -99,9 +99,12 @@ def gate(
         mode: ``worse`` fails on cells that are worse; ``strict`` also on undecided ones.
         margins: the losses that count as none.
     """
-    cells = {record.cell: record for record in records}
+    cells: dict[tuple[object, ...], Record] = {record.cell: record for record in records}
+    cells |= {record.key: record for record in records}
     margins = margins or Margins()
-    checks = [check_cell(cells.get(baseline.cell), baseline, margins) for baseline in baselines]
+    checks = [
+        check_cell(cells.get(baseline.key, cells.get(baseline.cell)), baseline, margins) for baseline in baselines
+    ]
     return GateResult(checks=tuple(checks), mode=mode)
 
 
@@ -109,13 +112,13 @@ def gate_against_reference(
     records: Sequence[Record], *, mode: Mode = "worse", margins: Margins | None = None
 ) -> GateResult:
     """Compare every quantized cell with the reference of the same model and metric in the same run."""
-    references = {record.cell[:2]: record for record in records if record.subject.is_reference}
+    references = {record.key: record for record in records if record.subject.is_reference}
     margins = margins or Margins()
     checks = []
     for record in records:
         if record.subject.is_reference:
             continue
-        reference = references.get(record.cell[:2])
+        reference = references.get(record.key.reference)
         if reference is None:
             check = Check(
                 label=record.subject.label,

@@ -25,27 +25,36 @@ def decode_line(line: bytes | str) -> Result:
     Raises:
         ValueError: if it is no JSON, or no result of a metric that is installed.
     """
-    return result_of(msgspec.json.decode(line))
+    try:
+        return result_of(msgspec.json.decode(line))
+    except (OverflowError, RecursionError) as error:
+        raise ValueError(str(error)) from error
 
 
 def result_of(fields: Any) -> Result:
     """The result of decoded JSON.
 
     Raises:
-        ValueError: as :func:`decode_line`.
+        ValueError: if it is none.
+        OverflowError: if an integer is beyond every float.
     """
-    try:
-        if isinstance(fields, dict) and isinstance(items := fields.get("items"), dict):
-            fields = {**fields, "items": _items(fields, items)}
-        return msgspec.convert(fields, Result)
-    except (OverflowError, RecursionError) as error:
-        raise ValueError(str(error)) from error
+    if isinstance(fields, dict) and isinstance(items := fields.get("items"), dict):
+        fields = {**fields, "items": _items(fields, items)}
+    return msgspec.convert(fields, Result)
 
 
 def _items(fields: dict[str, Any], items: dict[str, Any]) -> Any:
     """The items, of the type that their task's metric takes."""
     name = msgspec.convert(fields, _Measured).task.metric
-    return msgspec.convert({each: unpack(column) for each, column in items.items()}, metric(name).items)
+    columns = {each: unpack(column) for each, column in items.items()}
+    try:
+        kind = metric(name).items
+    except ValueError as error:
+        raise ValueError(f"the metric is not installed: {error}; install the package that offers it") from error
+    try:
+        return msgspec.convert(columns, kind)
+    except msgspec.ValidationError as error:
+        raise ValueError(f"items of {name}: {error}") from error
 
 
 class _Task(msgspec.Struct):

@@ -36,7 +36,7 @@ class ContentError(RecordError):
 class Header(msgspec.Struct):
     """The first line of a run file."""
 
-    schema_version: int = SCHEMA_VERSION
+    schema_version: int
 
 
 def read_run(path: Path, *, purpose: Purpose = "report") -> Run:
@@ -82,21 +82,21 @@ def without_unfinished_line(data: bytes) -> bytes:
     end = data.rfind(b"\n") + 1
     try:
         msgspec.json.decode(data[end:], type=msgspec.Raw)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):
         return data[:end] or data
     return data
 
 
-def decode_lines(path: Path, data: bytes, *, purpose: Purpose) -> list[Result]:
-    """The results in a run file's bytes, one a line.
+def decode_lines(path: Path, data: bytes, *, purpose: Purpose, known: int = 0) -> list[Result]:
+    """The results in a run file's bytes, one a line, without the first ``known`` lines.
 
     Raises:
         ContentError: as :func:`read_run`.
     """
     check_header(path, data, purpose=purpose)
     results = []
-    for number, line in enumerate(data.split(b"\n")[1:], 2):
-        if line.strip():
+    for number, line in enumerate(data.split(b"\n"), 1):
+        if number > max(1, known) and line.strip():
             results.append(_decode(path, number, line, purpose))
     return results
 
@@ -120,14 +120,17 @@ def check_header(path: Path, data: bytes, *, purpose: Purpose) -> None:
         line = data.partition(b"\n")[0]
         try:
             version = msgspec.json.decode(line, type=Header).schema_version
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, RecursionError) as error:
             problem = _syntax_problem(line, str(error))
+        else:
+            problem = None if version > 0 else f"there is no schema version {version}"
     if problem:
         raise ContentError(f"{path} is not a run file: {problem}; {_DAMAGED[purpose]}")
     if version > SCHEMA_VERSION:
         way_out = "upgrade quantsuite"
     elif version < SCHEMA_VERSION:
         way_out = f"convert it: python -m quantsuite convert {path} NEW"
+        way_out += ", or repeat the command with --fresh" if purpose == "output" else ""
     else:
         return
     raise ContentError(f"{path} has schema version {version}, this quantsuite reads {SCHEMA_VERSION}; {way_out}")

@@ -13,7 +13,10 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
+from quantsuite.metrics import Choices as Choices
+from quantsuite.metrics import Divergences as Divergences
 from quantsuite.metrics import Items, Metric, check_finite, metric
+from quantsuite.metrics import Perplexities as Perplexities
 from quantsuite.scheme import REFERENCE_NAME, Execution, Scheme, Variant
 
 SCHEMA_VERSION = 2
@@ -84,6 +87,23 @@ class Subject(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         """The scheme and its execution, as test ids and tables show them."""
         return self.variant.label
 
+    @property
+    def alias(self) -> str | None:
+        """Another name that users know it by."""
+        return self.variant.alias
+
+    @property
+    def format(self) -> str | None:
+        """That of the weight; ``None`` for the reference."""
+        weight = self.variant.scheme.weight
+        return None if weight is None else weight.format.name
+
+    @property
+    def granularity(self) -> str | None:
+        """That of the weight; ``None`` for the reference."""
+        weight = self.variant.scheme.weight
+        return None if weight is None else str(weight.granularity)
+
 
 class Dataset(msgspec.Struct, frozen=True, kw_only=True):
     """The items that were scored: ``sha256`` is over the items themselves, in order."""
@@ -136,6 +156,11 @@ class Key(NamedTuple):
     def reference(self) -> Key:
         """That of the reference which the cell is compared with."""
         return self._replace(scheme=REFERENCE_NAME, execution="", plan="")
+
+    @property
+    def setting(self) -> tuple[str, ...]:
+        """The model, and in what it was measured: cells of one setting are compared with each other."""
+        return self.model, self.engine, self.device, self.dtype, "quantized head" if self.head else ""
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="cell"):

@@ -16,10 +16,10 @@ import msgspec
 from quantsuite.lines import encode_line
 from quantsuite.locking import locked
 from quantsuite.reading import ContentError, Header, decode_lines, read_bytes, without_unfinished_line
-from quantsuite.records import ErrorPoint, PropertyResult, Record, RecordError, Result, Run
+from quantsuite.records import SCHEMA_VERSION, ErrorPoint, PropertyResult, Record, RecordError, Result, Run
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-HEADER = msgspec.json.encode(Header()) + b"\n"
+HEADER = msgspec.json.encode(Header(SCHEMA_VERSION)) + b"\n"
 
 
 class RunFile:
@@ -37,7 +37,7 @@ class RunFile:
         """Files that could not be read, where they are now."""
         self._target = path.resolve()
         self._move_unreadable, self._option = move_unreadable, option
-        self._read: tuple[int, int] | None = None
+        self._known = b""
         self._held: dict[object, Result] = {}
 
     def append(self, results: Iterable[Result]) -> None:
@@ -90,10 +90,13 @@ class RunFile:
                 self._move_aside()
                 return False
             added = Run.of(result for result in results if self._held.get(_key(result)) != result).results
-            lines = (b"" if end else HEADER) + b"".join(encode_line(result) + b"\n" for result in added)
-            if lines:
-                self._write(file, end, lines)
-            self._read = os.fstat(file.fileno()).st_ino, file.tell()
+            lines = b"".join(encode_line(result) + b"\n" for result in added)
+            if not end:
+                lines = HEADER + lines
+            elif lines and not self._known.endswith(b"\n"):
+                lines = b"\n" + lines
+            self._write(file, end, lines)
+            self._known += lines
             self._held |= {_key(result): result for result in added}
         return True
 
@@ -103,33 +106,21 @@ class RunFile:
         Raises:
             ContentError: if it is no run file.
         """
-        status = os.fstat(file.fileno())
-        known = self._read is not None and self._read[0] == status.st_ino and self._read[1] <= status.st_size
-        begin = self._read[1] if self._read and known else 0
-        if not begin:
-            self._held = {}
-        file.seek(begin)
-        data = (HEADER if begin else b"") + file.readall()
-        if not data:
-            return 0
-        data = without_unfinished_line(data)
-        try:
-            self._held |= {_key(result): result for result in decode_lines(self.path, data, purpose="output")}
-        except ContentError:
-            if not begin:
-                raise
-            self._read = None  # It was edited, and is no longer what this object read.
-            return self._catch_up(file)
-        if not data.endswith(b"\n"):
-            file.write(b"\n")  # At the end: what follows the last end of a line is whole.
-            return file.tell()
-        return file.seek(begin + len(data) - (len(HEADER) if begin else 0))
+        data = without_unfinished_line(file.readall())
+        if not data.startswith(self._known):  # It was moved aside or edited.
+            self._known, self._held = b"", {}
+        if data:
+            found = decode_lines(self.path, data, purpose="output", known=self._known.count(b"\n"))
+            self._held |= {_key(result): result for result in found}
+        self._known = data
+        return len(data)
 
     def _write(self, file: FileIO, end: int, lines: bytes) -> None:
         """Write lines after the last whole one, in place of what a writer that was killed left there."""
         rest = memoryview(lines)
         try:
             file.truncate(end)
+            file.seek(end)
             while rest:
                 rest = rest[file.write(rest) :]
             os.fsync(file.fileno())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,7 +16,10 @@ from quantsuite.evaluate import data, multiple_choice, windows
 from quantsuite.evaluate.drift import drift
 from quantsuite.evaluate.perplexity import score_text
 from quantsuite.evaluate.windows import TextItem
-from quantsuite.metrics import Choices, Items, metric
+from quantsuite.metrics import Choices, Items
+from quantsuite.metrics.accuracy import ACCURACY
+from quantsuite.metrics.divergence import DIVERGENCE
+from quantsuite.metrics.perplexity import WORD_PERPLEXITY
 from quantsuite.records import Dataset, TaskLabel
 from quantsuite.tiny import EMBEDDED
 
@@ -95,11 +98,6 @@ def _longest(items: Sequence[TextItem]) -> int:
     return max((len(window.tokens) - 1 for item in items for window in item.windows), default=0)
 
 
-def _measurement(name: str, items: Items, given: Mapping[str, float] | None = None) -> Measurement:
-    measured = metric(name)
-    return Measurement(value=measured.value(items), details=measured.details(items, given or {}), items=items)
-
-
 def _limited(items: list[TextItem], limit: int) -> list[TextItem]:
     return items[:limit] if limit else items
 
@@ -111,7 +109,8 @@ def _prepare_text(name: str, items: list[TextItem], sources: Sources, documents:
         total = sum(len(item.windows) for item in items)
         result = score_text(engine, items, progress=lambda done: progress(done, total))
         given = {} if documents is None else {"bytes": sum(len(text.encode()) for text in documents)}
-        return _measurement("perplexity", result, given)
+        metric = WORD_PERPLEXITY
+        return Measurement(value=metric.value(result), details=metric.details(result, given), items=result)
 
     return Prepared(dataset=_identify(name, items, sources), longest=_longest(items), measure=measure)
 
@@ -167,7 +166,7 @@ def _prepare_drift(name: str, items: list[TextItem], sources: Sources) -> Prepar
         assert reference is not None
         total = sum(len(item.windows) for item in items)
         result = drift(reference, engine, items, progress=lambda done: progress(done, total))
-        return _measurement("divergence", result)
+        return Measurement(value=DIVERGENCE.value(result), details=DIVERGENCE.details(result, {}), items=result)
 
     return Prepared(dataset=_identify(name, items, sources), longest=_longest(items), measure=measure)
 
@@ -181,7 +180,7 @@ def _choices_task(
         def measure(engine: Engine, reference: Engine | None, progress: Progress) -> Measurement:
             total = len(drawn.questions)
             result = method(engine, tokenizer, drawn, progress=lambda done: progress(done, total))
-            return _measurement("accuracy", result)
+            return Measurement(value=ACCURACY.value(result), details=ACCURACY.details(result, {}), items=result)
 
         prompts = [multiple_choice.prompts(drawn, q.subject, [q])[0] for q in drawn.questions]
         items = [f"{prompt} {question.answer}" for prompt, question in zip(prompts, drawn.questions, strict=True)]

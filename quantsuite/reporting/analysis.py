@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from quantsuite.contrasts import FORMATS, Contrast, find_pairs, standard_contrasts
+from quantsuite.contrasts import FORMATS, STANDARD, Contrast, engine_contrasts, find_pairs
 from quantsuite.facets import coarseness, facets_of, place
 from quantsuite.intervals import Interval
 from quantsuite.margins import Margins
@@ -31,7 +31,6 @@ class Row:
         rank: among the records that can be compared, 1 the best; shared where not distinguishable.
         weight_ratio: weight bytes over those of bf16.
         note: why a number is missing, or what else is to be known.
-        conditions: under which it was measured, where records of its metric differ in them.
     """
 
     record: Record
@@ -40,13 +39,12 @@ class Row:
     rank: int | None = None
     weight_ratio: float | None = None
     note: str | None = None
-    conditions: str = ""
 
     @property
     def label(self) -> str:
         subject = self.record.subject
         label = subject.scheme if subject.execution is None else f"{subject.scheme} {subject.execution}"
-        return f"{label}, {self.conditions}" if self.conditions else label
+        return f"{label}, plan {subject.plan}" if subject.plan else label
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,13 +148,31 @@ def analyse(records: Sequence[Record], margins: Margins, contrasts: Sequence[Con
     Raises:
         ContrastError: if a contrast does not tell two records apart.
     """
-    models = []
-    for model in unique(record.subject.model for record in records):
-        own = [record for record in records if record.subject.model == model]
+    models, seen = [], set()
+    for title, own in by_model(records).items():
         metrics = tuple(_analyse_metric(group, margins) for group in by_metric(own))
-        found = contrasts_of(own, [*contrasts, *standard_contrasts(own)], margins)
-        models.append(ModelAnalysis(model=model, records=tuple(own), metrics=metrics, contrasts=tuple(found)))
+        found = contrasts_of(own, [each for each in (*contrasts, *STANDARD) if not each.crosses_settings], margins)
+        model = own[0].subject.model
+        if model not in seen:
+            # What is compared across engines, devices or dtypes stands where its model comes first.
+            whole = [record for record in records if record.subject.model == model]
+            crossing = [each for each in (*contrasts, *engine_contrasts(whole)) if each.crosses_settings]
+            found += contrasts_of(whole, crossing, margins)
+            seen.add(model)
+        models.append(ModelAnalysis(model=title, records=tuple(own), metrics=metrics, contrasts=tuple(found)))
     return models
+
+
+def by_model(records: Sequence[Record]) -> dict[str, list[Record]]:
+    """Records of one model together; of one engine, device and dtype too, where a model was measured in several."""
+    settings = unique(record.key.setting for record in records)
+    models = [model for model, *_ in settings]
+    found = {}
+    for setting in settings:
+        model, *rest = filter(None, setting)
+        title = model if models.count(model) == 1 else f"{model} ({', '.join(rest)})"
+        found[title] = [record for record in records if record.key.setting == setting]
+    return found
 
 
 def contrasts_of(records: Sequence[Record], contrasts: Iterable[Contrast], margins: Margins) -> list[ContrastAnalysis]:
@@ -194,26 +210,9 @@ def _analyse_metric(records: Sequence[Record], margins: Margins) -> MetricAnalys
 
 
 def rows_of(records: Sequence[Record], margins: Margins) -> list[Row]:
-    """One row a record of one model and task, compared with the model's bf16 but not ranked.
-
-    Where bf16 was measured in several engines, on several devices or in several dtypes, each has its own.
-    """
-    references = {record.key: record for record in records if record.subject.is_reference}
-    first = next(iter(references.values()), None)
-    conditions = varying_conditions(records)
-    return [
-        replace(
-            _row(record, references.get(record.key.reference, first), margins),
-            conditions=", ".join(value for name in conditions if (value := facets_of(record)[name])),
-        )
-        for record in records
-    ]
-
-
-def varying_conditions(records: Iterable[Record]) -> list[str]:
-    """The fields beside scheme and execution in which records of one task differ."""
-    facets = [facets_of(record) for record in records]
-    return [name for name in ("engine", "device", "dtype", "head", "plan") if len({each[name] for each in facets}) > 1]
+    """One row a record of one model and metric, compared with the model's bf16 but not ranked."""
+    reference = next((record for record in records if record.subject.is_reference), None)
+    return [_row(record, reference, margins) for record in records]
 
 
 def _row(record: Record, reference: Record | None, margins: Margins) -> Row:

@@ -11,7 +11,7 @@ from quantsuite.intervals import BOOTSTRAP_SEED, CONFIDENCE, RESAMPLES
 from quantsuite.margins import Margins
 from quantsuite.metrics.scale import MISSING
 from quantsuite.records import Record
-from quantsuite.reporting.analysis import MetricAnalysis, ModelAnalysis, Row, facet, unique, varying_conditions
+from quantsuite.reporting.analysis import MetricAnalysis, ModelAnalysis, Row, unique
 from quantsuite.reporting.wording import capital, margins_of, mebibytes, percent, unquantized_share
 
 Kind = Literal["", "reference", "worse", "undecided", "unmeasured"]
@@ -41,8 +41,7 @@ def ranking(metric: MetricAnalysis) -> Table:
     scale = metric.metric.scale
     bits = any("bits_per_byte" in row.record.details for row in metric.rows)
     interval = f"{CONFIDENCE:.0%} interval"
-    conditions = varying_conditions([row.record for row in metric.rows])
-    heads = ["Rank", "Scheme", "Execution", *map(capital, conditions), "Alias", metric.metric.heading, interval]
+    heads = ["Rank", "Scheme", "Execution", "Plan", "Alias", metric.metric.heading, interval]
     heads += ["bits per byte"] if bits else []
     heads += [f"Change from bf16, {scale.change_unit}", "Verdict", "Weights, MiB", "Weights, share of bf16", "Note"]
     rows = []
@@ -52,7 +51,7 @@ def ranking(metric: MetricAnalysis) -> Table:
             MISSING if row.rank is None else str(row.rank),
             subject.scheme,
             subject.execution or MISSING,
-            *(facet(row, name) or MISSING for name in conditions),
+            subject.plan or MISSING,
             subject.variant.alias or MISSING,
             scale.value(row.record.value if row.record.measured else None),
             scale.interval(row.interval),
@@ -67,7 +66,7 @@ def ranking(metric: MetricAnalysis) -> Table:
         ]
         rows.append(tuple(cells))
     kinds = tuple(_kind(row) for row in metric.rows)
-    return _without_empty(Table(heads=tuple(heads), rows=tuple(rows), labels=4 + len(conditions), kinds=kinds))
+    return _without_empty(Table(heads=tuple(heads), rows=tuple(rows), labels=5, kinds=kinds))
 
 
 def _change(row: Row) -> str:

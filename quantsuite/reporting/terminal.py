@@ -16,7 +16,7 @@ from quantsuite.margins import Margins
 from quantsuite.metrics import Metric
 from quantsuite.metrics.scale import MISSING
 from quantsuite.records import Record
-from quantsuite.reporting.analysis import Row, by_metric, rows_of, unique
+from quantsuite.reporting.analysis import Row, by_metric, by_model, rows_of, unique
 from quantsuite.reporting.wording import enumerate_variants, margins_of, unquantized_share
 
 LABEL_WIDTH = 21
@@ -59,7 +59,7 @@ class _ModelSummary:
 
 def _variant(row: Row) -> tuple[str, str]:
     subject = row.record.subject
-    return subject.scheme, ", ".join(part for part in (subject.execution, row.conditions) if part)
+    return subject.scheme, ", ".join(part for part in (subject.execution, subject.plan) if part)
 
 
 def _units(metric: Metric) -> str:
@@ -87,8 +87,7 @@ def _cell(row: Row | None) -> Text:
 def terminal_summary(records: Sequence[Record], margins: Margins) -> RenderableType:
     """A table a model: for each scheme and execution the value, the paired change from bf16 and the verdict."""
     parts: list[RenderableType] = []
-    for model in unique(record.subject.model for record in records):
-        own = [record for record in records if record.subject.model == model]
+    for model, own in by_model(records).items():
         metrics = tuple(
             (group[0].task.name, group[0].metric, tuple(rows_of(group, margins))) for group in by_metric(own)
         )
