@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from quantsuite.facets import coarseness
 from quantsuite.intervals import CONFIDENCE
 from quantsuite.reporting.analysis import (
     COMPARED_FORMATS,
@@ -14,7 +15,7 @@ from quantsuite.reporting.analysis import (
     Point,
     Row,
     Trend,
-    coarseness,
+    facet,
     unique,
 )
 from quantsuite.reporting.wording import approximately, capital, count, enumerate_variants, joined
@@ -88,7 +89,7 @@ def _worse_in(metric: MetricAnalysis) -> Finding:
     else:
         answer = "no" if better else "not distinguishable"
     sentences = [
-        *(_format_sentence(metric, form) for form in unique(row.record.subject.format for row in rows)),
+        *(_format_sentence(metric, form) for form in unique(facet(row, "format") for row in rows)),
         *_chance_sentence(rows, worse, lasting),
         _largest_loss_sentence(metric),
         *([] if worse else [_sensitivity_sentence(metric)]),
@@ -135,8 +136,8 @@ def _sample(metric: MetricAnalysis) -> str:
     return f"n={' to '.join(f'{size:,}' for size in unique((sizes[0], sizes[-1])))} {metric.metric.noun}"
 
 
-def _format_sentence(metric: MetricAnalysis, form: str | None) -> str:
-    rows = [row for row in metric.compared if row.record.subject.format == form]
+def _format_sentence(metric: MetricAnalysis, form: str) -> str:
+    rows = [row for row in metric.compared if facet(row, "format") == form]
     worse, better = _worse_rows(rows), _better_rows(rows)
     rest = len(rows) - len(worse) - len(better)
     parts = []

@@ -6,11 +6,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
+from quantsuite.facets import coarseness
 from quantsuite.intervals import BOOTSTRAP_SEED, CONFIDENCE, RESAMPLES
 from quantsuite.margins import Margins
 from quantsuite.metrics.scale import MISSING
 from quantsuite.records import Record
-from quantsuite.reporting.analysis import MetricAnalysis, ModelAnalysis, Pair, Row, coarseness, unique
+from quantsuite.reporting.analysis import MetricAnalysis, ModelAnalysis, Row, unique
 from quantsuite.reporting.wording import capital, margins_of, mebibytes, percent, unquantized_share
 
 Kind = Literal["", "reference", "worse", "undecided", "unmeasured"]
@@ -40,7 +41,7 @@ def ranking(metric: MetricAnalysis) -> Table:
     scale = metric.metric.scale
     bits = any("bits_per_byte" in row.record.details for row in metric.rows)
     interval = f"{CONFIDENCE:.0%} interval"
-    heads = ["Rank", "Scheme", "Execution", "Alias", metric.metric.heading, interval]
+    heads = ["Rank", "Scheme", "Execution", "Plan", "Alias", metric.metric.heading, interval]
     heads += ["bits per byte"] if bits else []
     heads += [f"Change from bf16, {scale.change_unit}", "Verdict", "Weights, MiB", "Weights, share of bf16", "Note"]
     rows = []
@@ -50,7 +51,8 @@ def ranking(metric: MetricAnalysis) -> Table:
             MISSING if row.rank is None else str(row.rank),
             subject.scheme,
             subject.execution or MISSING,
-            subject.alias or MISSING,
+            subject.plan or MISSING,
+            subject.variant.alias or MISSING,
             scale.value(row.record.value if row.record.measured else None),
             scale.interval(row.interval),
         ]
@@ -64,7 +66,7 @@ def ranking(metric: MetricAnalysis) -> Table:
         ]
         rows.append(tuple(cells))
     kinds = tuple(_kind(row) for row in metric.rows)
-    return _without_empty(Table(heads=tuple(heads), rows=tuple(rows), labels=4, kinds=kinds))
+    return _without_empty(Table(heads=tuple(heads), rows=tuple(rows), labels=5, kinds=kinds))
 
 
 def _change(row: Row) -> str:
@@ -104,82 +106,19 @@ def _number(value: float | None) -> str:
     return MISSING if value is None else f"{value:,.0f}" if value == round(value) else f"{value:.5g}"
 
 
-def format_pairs(metric: MetricAnalysis) -> Table:
-    """The change from INT8 to FP8 by granularity, a pair of columns for each execution."""
-    executions = unique(pair.reference.subject.execution for pair in metric.format_pairs)
-    ladder = unique(pair.reference.subject.granularity for pair in metric.format_pairs)
-    found = {_place(pair): pair for pair in metric.format_pairs}
-    unit = metric.metric.scale.change_unit
-    heads = ["Granularity"]
-    for execution in executions:
-        heads += [f"INT8 to FP8, {unit}{_suffix(execution)}", f"Finding{_suffix(execution)}"]
-    rows = []
-    for granularity in ladder:
-        cells = [granularity or MISSING]
-        for execution in executions:
-            cells += _pair_cells(found.get((granularity, execution)))
-        rows.append(tuple(cells))
-    return Table(heads=tuple(heads), rows=tuple(rows))
-
-
-def _suffix(execution: str | None) -> str:
+def suffix(execution: str | None) -> str:
+    """`` (real)`` behind a column head; empty for none."""
     return f" ({execution})" if execution else ""
-
-
-def _place(pair: Pair) -> tuple[str | None, str | None]:
-    return pair.reference.subject.granularity, pair.reference.subject.execution
-
-
-def _pair_cells(pair: Pair | None) -> list[str]:
-    if pair is None:
-        return [MISSING, "one of the two was not measured"]
-    if pair.comparison is None:
-        return [MISSING, pair.note or ""]
-    change = pair.candidate.metric.scale.change_interval(pair.comparison.change)
-    names = [record.subject.format or "" for record in (pair.reference, pair.candidate)]
-    return [change, _finding(pair, names[0].upper(), names[1].upper())]
-
-
-def _finding(pair: Pair, reference: str, candidate: str) -> str:
-    assert pair.comparison is not None
-    loss = pair.comparison.loss
-    if loss.covers_zero:
-        return f"not distinguishable at n={pair.comparison.items:,}"
-    return f"{reference if loss.low > 0 else candidate} better"
 
 
 def trends(metric: MetricAnalysis) -> Table:
     """The change from bf16 by granularity, a column for each format and execution."""
     ladder = sorted({point.granularity for trend in metric.trends for point in trend.points}, key=coarseness)
     unit = metric.metric.scale.change_unit
-    heads = [f"{trend.format.upper()}{_suffix(trend.execution)}, {unit}" for trend in metric.trends]
+    heads = [f"{trend.format.upper()}{suffix(trend.execution)}, {unit}" for trend in metric.trends]
     columns = [{point.granularity: _change(point.row) for point in trend.points} for trend in metric.trends]
     rows = [(granularity, *(column.get(granularity, MISSING) for column in columns)) for granularity in ladder]
     return Table(heads=("Granularity", *heads), rows=tuple(rows))
-
-
-def execution_pairs(metric: MetricAnalysis) -> Table:
-    """The change from simulated to real, scheme by scheme."""
-    unit = metric.metric.scale.change_unit
-    rows = []
-    for pair in metric.execution_pairs:
-        name = pair.reference.subject.scheme
-        comparison = pair.comparison
-        if comparison is None:
-            rows.append((name, MISSING, MISSING, MISSING, pair.note or ""))
-            continue
-        change = metric.metric.scale.change_interval(comparison.change)
-        flips = (MISSING if number is None else str(number) for number in (comparison.lost, comparison.gained))
-        rows.append((name, change, *flips, _finding(pair, "simulated", "real")))
-    heads = ("Scheme", f"Simulated to real, {unit}", "Right to wrong", "Wrong to right", "Finding")
-    return _without_empty_tail(Table(heads=heads, rows=tuple(rows)))
-
-
-def _without_empty_tail(table: Table) -> Table:
-    keep = [i for i in range(len(table.heads)) if i < 2 or any(row[i] not in ("", MISSING) for row in table.rows)]
-    return Table(
-        heads=tuple(table.heads[i] for i in keep), rows=tuple(tuple(row[i] for i in keep) for row in table.rows)
-    )
 
 
 def details(metric: MetricAnalysis) -> Table | None:
@@ -199,13 +138,13 @@ def groups(metric: MetricAnalysis) -> Table | None:
     """The value by group of bf16, the best and the worst, or ``None`` if the metric has no groups."""
     if not metric.groups:
         return None
-    names = sorted({name for column in metric.groups for name in column.counts})
+    names = sorted({name for column in metric.groups for name in column.sums})
     sign = f", {metric.metric.scale.sign}" if metric.metric.scale.sign else ""
     rows = []
     for name in names:
-        counts = [column.counts.get(name, (0, 0)) for column in metric.groups]
-        shares = [metric.metric.scale.value(right / total) if total else MISSING for right, total in counts]
-        rows.append((name.replace("_", " "), f"{max(total for _, total in counts):,}", *shares))
+        sums = [column.sums.get(name, (0, 0)) for column in metric.groups]
+        values = [metric.metric.scale.value(total / units) if units else MISSING for total, units in sums]
+        rows.append((name.replace("_", " "), f"{max(units for _, units in sums):,}", *values))
     heads = ("Group", capital(metric.metric.noun), *(f"{column.label}{sign}" for column in metric.groups))
     return Table(heads=heads, rows=tuple(rows))
 

@@ -59,7 +59,7 @@ class _ModelSummary:
 
 def _variant(row: Row) -> tuple[str, str]:
     subject = row.record.subject
-    return subject.scheme, subject.execution or ""
+    return subject.scheme, ", ".join(part for part in (subject.execution, subject.plan) if part)
 
 
 def _units(metric: Metric) -> str:
