@@ -67,6 +67,10 @@ def _path(text: str) -> Path:
 
 _KEYWORDS: dict[str, dict[str, Any]] = {
     "model": {"type": _text, "help": "hub id, checkpoint folder, tiny, or tiny-outliers (default: tiny)"},
+    "engine": {
+        "type": _text,
+        "help": "what runs the model: transformers, or an installed package's (default: transformers)",
+    },
     "scheme": {"type": _names, "help": "schemes, separated by commas (default: all, the catalogue)"},
     "execution": {"type": _executions, "help": "simulated, real, or both (default: simulated,real)"},
     "task": {"type": _names, "help": "tasks, separated by commas, such as wikitext2/window2048,mmlu"},
@@ -115,6 +119,7 @@ class RunOptions:
     """
 
     model: str = "tiny"
+    engine: str = "transformers"
     scheme: Sequence[str] = ("all",)
     execution: Sequence[str] = EXECUTIONS
     task: Sequence[str] | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from quantsuite.adapters.loading import context_length
+from quantsuite.engine.registry import context_length
 from quantsuite.options import RunOptions
 from quantsuite.records import Record
 from quantsuite.runfile import RunFile
@@ -20,13 +20,12 @@ def plan_cells(options: RunOptions) -> list[Cell]:
     """The cells of a run, scheme by scheme; of the model only the configuration is read.
 
     Raises:
-        ValueError: if a scheme or a task is unknown.
-        CheckpointError: if the model is not to be had.
+        ValueError: if a scheme, a task or the engine is unknown, or the model is not to be had.
         RunError: if the model's context cannot hold a task that was named.
     """
     pairs = parse_schemes(options.scheme, options.execution)
     named = select_tasks(options.task) if options.task else None
-    context = context_length(options.model)
+    context = context_length(options.engine, options.model)
     tasks = default_tasks(options.model, context) if named is None else named
     for task in tasks:
         _require_context(task, task.context, context, options.model)
@@ -53,21 +52,21 @@ def open_session(options: RunOptions, cells: Sequence[Cell], *, finished: Sequen
     Raises:
         RecordError: if the output cannot be written.
         RunError: if a scheme or a task that was named does not fit the model.
-        ValueError: if the device is not there.
-        CheckpointError: if the model cannot be loaded.
+        ValueError: if the device is not there, or the model cannot be loaded.
         DataError: if a dataset is not to be had.
     """
     RunFile(options.output).check_writable()
     session = Session(
         options.model,
+        engine=options.engine,
         device=options.device,
         dtype=options.dtype,
         sources=Sources(wikitext=options.wikitext, mmlu=options.mmlu, limit=options.limit, seed=options.seed),
         include_head=options.include_head,
         finished=finished,
     )
-    if any(cell.execution for cell in cells):
-        _ = session.unquantized
+    if quantized := next((cell for cell in cells if cell.execution), None):
+        session.unquantized(quantized.scheme)
     named = parse_schemes([name for name in options.scheme if name != "all"], options.execution)
     for scheme in dict.fromkeys(scheme for scheme, _ in named):
         reasons = [session.misfit(scheme, execution) for each, execution in named if each == scheme]

@@ -8,8 +8,10 @@ from itertools import groupby
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from quantsuite.engine import Engine
+from quantsuite.engine import Candidates, Engine, GenerateRequest, ScoreRequest, Targets
 from quantsuite.evaluate.data import DataError, Examination
+from quantsuite.evaluate.scoring import answers
+from quantsuite.evaluate.visible import visible_tokens
 from quantsuite.items import UNPARSED
 from quantsuite.prompts import LETTERS, mmlu_prefix, mmlu_question
 from quantsuite.records import Choices
@@ -58,22 +60,21 @@ def _log_likelihoods(
     engine: Engine, contexts: Sequence[list[int]], letters: Sequence[list[list[int]]]
 ) -> list[list[float]]:
     """``[question][letter]``; a question whose letters are single tokens is read once for all four."""
-    sequences, first, cells = [], [], []
+    requests: list[ScoreRequest] = []
+    cells: list[tuple[int, int | None]] = []
     for index, (context, endings) in enumerate(zip(contexts, letters, strict=True)):
         single = all(len(ending) == 1 for ending in endings)
+        want = Candidates(tuple(ending[0] for ending in endings)) if single else Targets()
         for letter, ending in enumerate(endings[:1] if single else endings):
-            sequences.append([*context, *ending])
-            first.append(len(context))
+            requests.append(ScoreRequest(tokens=(*context, *ending), first=len(context), want=want))
             cells.append((index, None if single else letter))
     totals = [[0.0] * len(LETTERS) for _ in contexts]
-    for scores in engine.score(sequences, first):
-        index, letter = cells[scores.sequence]
+    for result in answers(engine, requests):
+        index, letter = cells[result.request]
         if letter is None:
-            totals[index] = scores.log_probs[0, [ending[0] for ending in letters[index]]].tolist()
+            totals[index] = result.log_probs[0].tolist()
         else:
-            tokens = sequences[scores.sequence][scores.start : scores.start + len(scores.log_probs)]
-            targets = torch.tensor(tokens, device=scores.log_probs.device)
-            totals[index][letter] += scores.log_probs.gather(1, targets.unsqueeze(1)).double().sum().item()
+            totals[index][letter] = result.log_probs.double().sum().item()
     return totals
 
 
@@ -120,21 +121,20 @@ def generate(
 ) -> Choices:
     """The first letter of a greedy continuation of at most four tokens.
 
-    Decoding ends as soon as the text has a character that is not white space: the first one decides.
+    Decoding ends with the first token that has a visible character: that character decides.
 
     Raises:
         ValueError: if there are no questions.
     """
-
-    def decided(tokens: Sequence[int]) -> bool:
-        text = tokenizer.decode(tokens).strip()
-        return bool(text) and not text.startswith("\N{REPLACEMENT CHARACTER}")
-
+    stop_tokens = visible_tokens(tokenizer)
     predicted: list[int] = []
     for subject, questions in _by_subject(examination):
         contexts = tokenizer(prompts(examination, subject, questions), verbose=False)["input_ids"]
-        texts = engine.generate(contexts, max_new_tokens=MAX_NEW_TOKENS, stop=decided)
-        predicted += [parse_answer(tokenizer.decode(text)) for text in texts]
+        requests = [
+            GenerateRequest(tokens=tuple(context), max_new_tokens=MAX_NEW_TOKENS, stop_tokens=stop_tokens)
+            for context in contexts
+        ]
+        predicted += [parse_answer(tokenizer.decode(tokens)) for tokens in engine.generate(requests)]
         progress(len(predicted))
     return Choices(
         group=[question.subject for question in examination.questions],
