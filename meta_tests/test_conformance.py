@@ -14,7 +14,8 @@ import pytest
 from meta_tests.mutants import AsymmetricQuantizer, PlainQuantizer
 from quantsuite.checks import CheckFailure, NotApplicable
 from quantsuite.conformance.cases import KnownFailure, make_cases, parameters, read_known_failures, require_cases
-from quantsuite.contestant import ENTRY_POINT_GROUP, ContestantError, load
+from quantsuite.kernels.loading import ENTRY_POINT_GROUP, load
+from quantsuite.kernels.validation import KernelError
 from quantsuite.quantize import dequantize, quantize
 from quantsuite.reading import read_run
 
@@ -48,6 +49,7 @@ from quantsuite.conformance import parametrize_with_checks
 def test_kernel(check):
     check()
 """
+NOT_INSTALLED = "from quantsuite.kernels.loading import require\nrequire('not_there', extra='theirs')\n"
 TIES = "mine/int8-row/float32/ties_go_to_even"
 
 
@@ -145,10 +147,10 @@ def test_an_expected_failure_that_names_nothing_is_an_error(tmp_path: Path, site
     [
         ("nowhere.py", "nowhere.py does not exist; give a path to a Python file"),
         ("mypackage.module:other", "mypackage.module has no 'other'; it has"),
-        ("empty.py", "set CONTESTANTS to a list of them, or name one object as empty.py:name"),
-        ("mypackage.module", "set CONTESTANTS to a list of them, or name one object as mypackage.module:name"),
+        ("empty.py", "set KERNELS to a list of them, or name one object as empty.py:name"),
+        ("mypackage.module", "set KERNELS to a list of them, or name one object as mypackage.module:name"),
         ("mypackage.module:Kernel.quantize", "mypackage.module has no 'Kernel.quantize'"),
-        ("mypackage.module:torch", "a contestant needs name, operation, schemes"),
+        ("mypackage.module:torch", "a kernel needs name, operation, schemes"),
         ("not_installed.kernel:kernel", "is its package installed?"),
     ],
 )
@@ -156,10 +158,10 @@ def test_what_cannot_be_loaded_says_what_can(
     kernel: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_project(tmp_path, NEAREST)
-    (tmp_path / "empty.py").write_text("CONTESTANTS = []")
+    (tmp_path / "empty.py").write_text("KERNELS = []")
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(ContestantError, match=re.escape(message)):
+    with pytest.raises(KernelError, match=re.escape(message)):
         load(kernel)
     sys.modules.pop("mypackage.module", None)
     sys.modules.pop("mypackage", None)
@@ -176,20 +178,20 @@ def test_what_cannot_be_loaded_says_what_can(
         ("schemes = ('int8-row', 8)", "schemes of mine is ('int8-row', 8), expected a list of strings"),
         ("dtypes = ('float31',)", "mine has dtype 'float31'; use names such as 'bfloat16'"),
         ("dtypes = ('int8',)", "mine has dtype 'int8'; use names such as 'bfloat16'"),
-        ("claims = 24", "claims of mine is 24, expected a Claims"),
+        ("accumulator_bits = 0", "accumulator_bits of mine is 0, expected a whole number from 1"),
         ("operation = ['quantize']", "unknown operation ['quantize']; use quantize or linear"),
     ],
 )
 def test_what_a_contestant_declares_wrongly_is_named(attribute: str, message: str, tmp_path: Path) -> None:
     path = tmp_path / "mine.py"
     path.write_text(f"{KERNEL.replace('ROUND', NEAREST)}\nKernel.{attribute}\nCONTESTANTS = [kernel]\n")
-    with pytest.raises(ContestantError, match=re.escape(f"{path}: {message}")):
+    with pytest.raises(KernelError, match=re.escape(f"{path}: {message}")):
         load(str(path))
 
 
 def test_a_missing_library_is_named_with_the_line_that_installs_it(tmp_path: Path) -> None:
     path = tmp_path / "theirs.py"
-    path.write_text("from quantsuite.contestant import require\nrequire('not_there', extra='theirs')\n")
+    path.write_text(NOT_INSTALLED)
     source = load(str(path))
     assert source.contestants == ()
     assert source.missing is not None and source.missing.endswith("pip install 'quantsuite[theirs]'")
@@ -198,7 +200,10 @@ def test_a_missing_library_is_named_with_the_line_that_installs_it(tmp_path: Pat
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("from quantsuite.contestant import require\nrequire('not_there', extra='theirs')", "pip install 'quantsuite["),
+        (
+            "from quantsuite.kernels.loading import require\nrequire('not_there', extra='theirs')",
+            "pip install 'quantsuite[",
+        ),
         (
             f"{KERNEL}\nKernel.unsupported = lambda *case: 'no such unit'\nCONTESTANTS = [kernel]",
             "no check of mine ran: no such unit",

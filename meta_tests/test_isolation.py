@@ -18,7 +18,7 @@ from quantsuite.checks import CheckFailure, Measured, NotApplicable, NotSupporte
 from quantsuite.conformance.cases import CheckCase, make_cases
 from quantsuite.conformance.isolated import MOST_LOST, IsolatedCase, IsolatedSource
 from quantsuite.conformance.process import KEPT_OUTPUT, NoAnswer, ProcessLost
-from quantsuite.contestant import load
+from quantsuite.kernels.loading import load
 from quantsuite.reading import read_run
 from quantsuite.records import PropertyResult
 
@@ -86,7 +86,7 @@ def raise_odd(x):
     raise Odd("not today")
 
 
-CONTESTANTS = [
+KERNELS = [
     Kernel("interrupts", interrupt),
     Kernel("exits", lambda x: sys.exit(2)),
     Kernel("asks", lambda x: input()),
@@ -100,7 +100,7 @@ CONTESTANTS = [
 ]
 """
 ENDING = """
-CONTESTANTS = [
+KERNELS = [
     Kernel("faults", lambda x: os.kill(os.getpid(), signal.SIGSEGV)),
     Kernel("leaves", lambda x: os._exit(3)),
 ]
@@ -116,7 +116,7 @@ def chatter(x):
         print("chatter")
 
 
-CONTESTANTS = [Kernel("blocks", block), Kernel("chatters", chatter)]
+KERNELS = [Kernel("blocks", block), Kernel("chatters", chatter)]
 """
 HOLDING = """
 def hold(x):
@@ -125,14 +125,14 @@ def hold(x):
     os._exit(4)
 
 
-CONTESTANTS = [Kernel("floods", lambda x: write_forever()), Kernel("holds", hold)]
+KERNELS = [Kernel("floods", lambda x: write_forever()), Kernel("holds", hold)]
 """
 FILES = {
     "raising": KERNEL + RAISING,
     "ending": KERNEL + ENDING,
     "blocking": KERNEL + BLOCKING,
     "holding": KERNEL + HOLDING,
-    "good": KERNEL + 'CONTESTANTS = [Kernel("good", lambda x: x)]\n',
+    "good": KERNEL + 'KERNELS = [Kernel("good", lambda x: x)]\n',
     "import_ends": "import os\nos._exit(7)\n",
     "import_blocks": "while True:\n    pass\n",
     "import_floods": KERNEL + "write_forever()\n",

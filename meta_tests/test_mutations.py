@@ -19,8 +19,8 @@ from meta_tests.mutants import (
 )
 from quantsuite.checks import CHECKS, CheckFailure, NotApplicable, property_name
 from quantsuite.checks.emulation import accumulate, keep_bits
-from quantsuite.contestant import parse_subject
 from quantsuite.formats import FP8_E5M2
+from quantsuite.kernels.operations import OPERATIONS
 from quantsuite.quantize import fake_quantize, largest_code
 from quantsuite.scale_formats import SMALLEST_SCALE
 from quantsuite.scheme import Operand, Scheme
@@ -28,7 +28,7 @@ from quantsuite.scheme import Operand, Scheme
 
 def run(contestant: Any, scheme: str, name: str, dtype: torch.dtype = torch.float32) -> None:
     check = next(check for check in CHECKS[contestant.operation] if property_name(check) == name)
-    check(contestant, parse_subject(contestant, scheme), device="cpu", dtype=dtype, seed=0)
+    check(contestant, OPERATIONS[contestant.operation].parse(scheme), device="cpu", dtype=dtype, seed=0)
 
 
 def half_away(values: Tensor, operand: Any) -> Tensor:
@@ -237,10 +237,10 @@ PRODUCT_FAULTS: list[tuple[str, Any, str, str]] = [
     ("bfloat16 accumulator", product(sums=narrow(8)), W8A8, "product_of_codes_is_exact"),
     ("float16 sums", product(sums=lambda x, w: exact_sums(x, w).half().float()), W8A8, "product_of_codes_is_exact"),
     ("int16 overflow", product(sums=wrapped(16)), W8A8, "product_of_codes_is_exact"),
-    ("int24 overflow", product(sums=wrapped(24), claimed_bits=31), W8A8, "longest_integer_sum"),
+    ("int24 overflow", product(sums=wrapped(24), accumulator_bits=31), W8A8, "longest_integer_sum"),
     (
         "int32 overflow of unsigned codes",
-        product(sums=wrapped(32, offset=128), claimed_bits=31),
+        product(sums=wrapped(32, offset=128), accumulator_bits=31),
         W8A8,
         "longest_integer_sum",
     ),
@@ -349,7 +349,7 @@ FAULTLESS = [
     PlainQuantizer(scale=reciprocal, name="plain-reciprocal"),
     DequantizedProduct(quantizer=PlainQuantizer(scale=reciprocal), name="dequantized-reciprocal"),
     AsymmetricQuantizer(),
-    PlainProduct(claimed_bits=31),
+    PlainProduct(accumulator_bits=31),
     DequantizedProduct(),
     DequantizedProduct(quantizer=AsymmetricQuantizer(), schemes=("int8-row-asym",)),
 ]

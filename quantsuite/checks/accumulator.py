@@ -21,7 +21,7 @@ from torch import Tensor
 from quantsuite.checks.draws import anchor, code_values
 from quantsuite.checks.outcome import CheckFailure, Measured, NotApplicable
 from quantsuite.checks.setting import FLOAT32_BITS, Setting
-from quantsuite.contestant import Product, claims
+from quantsuite.kernels.protocol import Product, accumulator_bits
 from quantsuite.scheme import Operand, Scheme
 
 SMALL_PRODUCTS = 255
@@ -122,13 +122,16 @@ def check_accumulator_as_claimed(
     contestant: Product, scheme: Scheme, *, device: str, dtype: torch.dtype, seed: int
 ) -> Measured:
     """The running sum keeps the bits that are claimed for it, as far as they can be seen."""
-    measured, claimed = measure_accumulator(contestant, scheme, device=device, dtype=dtype), claims(contestant)
+    measured, claimed = (
+        measure_accumulator(contestant, scheme, device=device, dtype=dtype),
+        accumulator_bits(contestant),
+    )
     if measured.bits == 1:
         raise CheckFailure("one product and a half beside it sum to something else, whatever the accumulator keeps")
-    if measured.bits < min(claimed.accumulator_bits, MOST_BITS):
+    if measured.bits < min(claimed, MOST_BITS):
         raise CheckFailure(
             f"small products beside one 2^{measured.bits} times as large: the accumulator keeps {measured}, "
-            f"{claimed.accumulator_bits} are claimed"
+            f"{claimed} are claimed"
         )
     promotion = {} if measured.promotion is None else {"promotion": float(measured.promotion)}
     return Measured(0.0, {"bits": float(measured.bits), **promotion})

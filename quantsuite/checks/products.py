@@ -17,8 +17,8 @@ from quantsuite.checks.draws import anchor, block_shape, grid, largest_outlier, 
 from quantsuite.checks.oracle import nearest_values, rounding_error
 from quantsuite.checks.outcome import CheckFailure, NotApplicable, compare, same
 from quantsuite.checks.setting import FLOAT32_BITS, TILES, Setting, scaled_as_a_whole
-from quantsuite.contestant import Product, claims
 from quantsuite.formats import IntegerFormat
+from quantsuite.kernels.protocol import Product, accumulator_bits
 from quantsuite.scheme import Operand, Scheme
 
 FEW, MANY = 4, 512
@@ -175,7 +175,7 @@ def check_product_of_codes_is_exact(
     zero point may be a rounding away from one, by the order of their operations.
     """
     setting = Setting(contestant, scheme, device, dtype, seed)
-    limit = min(2.0 ** min(FLOAT32_BITS, claims(contestant).accumulator_bits), torch.finfo(dtype).max)
+    limit = min(2.0 ** min(FLOAT32_BITS, accumulator_bits(contestant)), torch.finfo(dtype).max)
     has_zero_point = not all(o.symmetric for o in (scheme.activation, scheme.weight) if o is not None)
     compared, tightest = False, 0.0
     for m, n, k in setting.fitting((1, 1, 64), (17, 32, 512), (32, 264, 512), (4, 32, 4160)):
@@ -209,7 +209,7 @@ def check_longest_integer_sum(
         raise NotApplicable(f"{scheme} has operands that are not symmetric integers")
     unit = math.lcm(setting.units()[1], *TILES)
     x_max, w_max = (int(grid(operand).max()) for operand in pair if operand is not None)
-    held = 2 ** claims(contestant).accumulator_bits // (x_max * w_max)
+    held = 2 ** accumulator_bits(contestant) // (x_max * w_max)
     k = min(exact_int32_terms(x_max, w_max), held, 2**18) // unit * unit
     if k == 0:
         raise NotApplicable(f"{unit} products of {x_max} and {w_max} overflow the claimed accumulator")

@@ -30,8 +30,8 @@ from quantsuite.checks.draws import (
 )
 from quantsuite.checks.oracle import NEAR, nearest_values, rounding_error
 from quantsuite.checks.outcome import CheckFailure, NotApplicable, compare, require_tensor, same, unchanged
-from quantsuite.contestant import Quantizer
 from quantsuite.granularity import share_scales
+from quantsuite.kernels.protocol import Quantizer
 from quantsuite.scheme import Operand
 
 

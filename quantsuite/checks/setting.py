@@ -14,8 +14,8 @@ from quantsuite import reference
 from quantsuite.bounds import FLOAT32_ROUNDOFF, bound_matmul
 from quantsuite.checks.draws import block_shape, normal
 from quantsuite.checks.outcome import CheckFailure, NotApplicable, NotSupported, compare, require_tensor, unchanged
-from quantsuite.contestant import Product, claims, unsupported_shape
 from quantsuite.granularity import PerTensor
+from quantsuite.kernels.protocol import Product, accumulator_bits, unsupported_shape
 from quantsuite.scheme import Operand, Scheme
 
 FLOAT32_BITS = 24
@@ -125,7 +125,7 @@ class Setting:
     @property
     def roundoff(self) -> float:
         """Of one addition in the claimed accumulator; those narrower than float32 may truncate."""
-        bits = claims(self.contestant).accumulator_bits
+        bits = accumulator_bits(self.contestant)
         return FLOAT32_ROUNDOFF if bits >= FLOAT32_BITS else 2.0 ** (1 - bits)
 
     def bounded(self, *wanted: tuple[int, int, int]) -> Iterator[tuple[int, int, int]]:
@@ -141,7 +141,7 @@ class Setting:
 
     @property
     def _no_bound(self) -> str:
-        return f"sums of {self.scheme} have no bound in {claims(self.contestant).accumulator_bits} bits"
+        return f"sums of {self.scheme} have no bound in {accumulator_bits(self.contestant)} bits"
 
     def within(self, case: str, x: Tensor, weight: Tensor) -> float:
         """Compare the product with the float64 reference, within the scheme's bound.

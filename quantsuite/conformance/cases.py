@@ -15,8 +15,9 @@ from typing import Any
 import pytest
 import torch
 
-from quantsuite import contestant as contestants
 from quantsuite.checks import CHECKS, Check, CheckFailure, Measured, NotApplicable, NotSupported, property_name
+from quantsuite.kernels import protocol
+from quantsuite.kernels.operations import OPERATIONS
 from quantsuite.records import Finding
 from quantsuite.scheme import Operand, Scheme
 
@@ -65,7 +66,7 @@ class CheckCase:
             NotApplicable: if the scheme or the dtype does not have it.
             NotSupported: if the device does not have the scheme.
         """
-        reason = contestants.unsupported(self.contestant, self.subject, self.device)
+        reason = protocol.unsupported(self.contestant, self.subject, self.device)
         if reason is not None:
             raise NotSupported(reason)
         found = self.check(self.contestant, self.subject, device=self.device, dtype=self.dtype, seed=self.seed)
@@ -110,9 +111,9 @@ def make_cases(
         case(contestant=kernel, subject=subject, check=check, device=device, dtype=dtype, seed=seed)
         for kernel in kernels
         for name in kernel.schemes
-        for subject in [contestants.parse_subject(kernel, name)]
+        for subject in [OPERATIONS[kernel.operation].parse(name)]
         if chosen is None or str(subject) in chosen
-        for dtype in contestants.dtypes(kernel)
+        for dtype in protocol.dtypes(kernel)
         for check in CHECKS[kernel.operation]
     ]
 

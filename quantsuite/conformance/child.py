@@ -35,7 +35,10 @@ from quantsuite.conformance.messages import (
     Raised,
     Request,
 )
-from quantsuite.contestant import ContestantError, dtypes, load, parse_subject
+from quantsuite.kernels.loading import load
+from quantsuite.kernels.operations import OPERATIONS
+from quantsuite.kernels.protocol import dtypes
+from quantsuite.kernels.validation import KernelError
 
 F_SETSIG = 10
 """Of Linux's fcntl, which Python does not name: the signal that O_ASYNC sends."""
@@ -62,7 +65,7 @@ class Subject:
             source = load(request.location)
             self._contestants = list(source.contestants)
             declared = [_declaration(contestant) for contestant in self._contestants]
-        except ContestantError as error:
+        except KernelError as error:
             return NotLoaded(reason=_one_line(str(error)))
         except BaseException as error:
             return _not_loaded(request.location, error)
@@ -73,7 +76,7 @@ class Subject:
         check = next(check for check in CHECKS[contestant.operation] if property_name(check) == request.property)
         case = CheckCase(
             contestant=contestant,
-            subject=parse_subject(contestant, request.scheme),
+            subject=OPERATIONS[contestant.operation].parse(request.scheme),
             check=check,
             device=request.device,
             dtype=getattr(torch, request.dtype),

@@ -13,9 +13,9 @@ from quantsuite.checks import Measured
 from quantsuite.conformance.cases import CheckCase
 from quantsuite.conformance.messages import CheckRequest, Declaration, LoadRequest, Request, add_section
 from quantsuite.conformance.process import ContestantProcess, NoAnswer, ProcessLost
-from quantsuite.contestant import ContestantError
+from quantsuite.kernels.validation import KernelError
 
-LOAD_ERRORS = (ContestantError, ProcessLost, NoAnswer)
+LOAD_ERRORS = (KernelError, ProcessLost, NoAnswer)
 """Why a source cannot be loaded, beside a library that is missing."""
 MOST_LOST = 3
 """How often the process of a source may die or be ended before its remaining cases are given up."""
@@ -37,7 +37,7 @@ class IsolatedSource:
     """A file, module or entry point, in a process that is started when it is needed.
 
     Args:
-        location: as :func:`quantsuite.contestant.load` takes it.
+        location: as :func:`quantsuite.kernels.loading.load` takes it.
         limit: seconds that loading, and each check, may take; 0 for no limit.
     """
 
@@ -65,7 +65,7 @@ class IsolatedSource:
 
         Raises:
             MissingLibraryError: if a library is not installed.
-            ContestantError: if it cannot be loaded.
+            KernelError: if it cannot be loaded.
             ProcessLost: if loading it ends the process.
             NoAnswer: if loading it takes longer than the limit.
         """

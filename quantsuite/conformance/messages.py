@@ -8,7 +8,8 @@ from typing import Any, Literal, NoReturn
 import msgspec
 
 from quantsuite.checks import CheckFailure, Measured, NotApplicable, NotSupported
-from quantsuite.contestant import ContestantError, MissingLibraryError
+from quantsuite.kernels.loading import MissingLibraryError
+from quantsuite.kernels.validation import KernelError
 
 UNSUITABLE = {
     "KeyboardInterrupt",
@@ -23,7 +24,7 @@ TRACEBACK = "traceback in the contestant"
 
 
 class LoadRequest(msgspec.Struct, frozen=True, kw_only=True, tag=True, forbid_unknown_fields=True):
-    """Load what is at a location, as :func:`quantsuite.contestant.load` does."""
+    """Load what is at a location, as :func:`quantsuite.kernels.loading.load` does."""
 
     location: str
 
@@ -73,7 +74,7 @@ class NotLoaded(msgspec.Struct, frozen=True, kw_only=True, tag=True, forbid_unkn
     traceback: str = ""
 
     def unwrap(self) -> NoReturn:
-        raise add_section(ContestantError(self.reason), TRACEBACK, self.traceback)
+        raise add_section(KernelError(self.reason), TRACEBACK, self.traceback)
 
 
 class Held(msgspec.Struct, frozen=True, kw_only=True, tag=True, forbid_unknown_fields=True):

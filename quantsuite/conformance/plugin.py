@@ -64,7 +64,7 @@ class Found:
     def load(self) -> None:
         """Load all sources, each in its process."""
         from quantsuite.conformance.isolated import LOAD_ERRORS
-        from quantsuite.contestant import MissingLibraryError
+        from quantsuite.kernels.loading import MissingLibraryError
 
         for source in self.sources:
             source.start()
@@ -86,7 +86,7 @@ FOUND = pytest.StashKey[dict["Path | None", Found]]()
 def _found(config: pytest.Config, folder: Path | None) -> Found:
     """The contestants of ``--kernel``, else those of a folder and of installed packages."""
     from quantsuite.conformance.isolated import IsolatedSource
-    from quantsuite.contestant import discover, require_file
+    from quantsuite.kernels.loading import discover, require_file
 
     options = RunOptions.read(config.option)
     found = config.stash.setdefault(FOUND, {})
