@@ -182,7 +182,7 @@ def test_what_cannot_be_loaded_says_what_can(
         ("operation = ['quantize']", "unknown operation ['quantize']; use quantize or linear"),
     ],
 )
-def test_what_a_contestant_declares_wrongly_is_named(attribute: str, message: str, tmp_path: Path) -> None:
+def test_what_a_kernel_declares_wrongly_is_named(attribute: str, message: str, tmp_path: Path) -> None:
     path = tmp_path / "mine.py"
     path.write_text(f"{KERNEL.replace('ROUND', NEAREST)}\nKernel.{attribute}\nCONTESTANTS = [kernel]\n")
     with pytest.raises(KernelError, match=re.escape(f"{path}: {message}")):
@@ -193,7 +193,7 @@ def test_a_missing_library_is_named_with_the_line_that_installs_it(tmp_path: Pat
     path = tmp_path / "theirs.py"
     path.write_text(NOT_INSTALLED)
     source = load(str(path))
-    assert source.contestants == ()
+    assert source.kernels == ()
     assert source.missing is not None and source.missing.endswith("pip install 'quantsuite[theirs]'")
 
 
@@ -239,7 +239,7 @@ class Careless:
 
 
 @pytest.mark.parametrize("operation", ["quantize", "linear"])
-def test_a_contestant_that_changes_its_input_holds_no_property_of_values(operation: str) -> None:
+def test_a_kernel_that_changes_its_input_holds_no_property_of_values(operation: str) -> None:
     """Expected values come from the tensor that it was given."""
     failed = {}
     for case in make_cases([Careless(operation)]):
@@ -263,17 +263,17 @@ def test_schemes_are_chosen_by_any_of_their_names() -> None:
     ("schemes", "message"),
     [
         (["int8-g37"], "plain does not implement int8-g37; it implements int8-row, int8-row-full"),
-        (["int8-row", "int8-g37"], "no contestant implements int8-g37; they implement int8-row"),
+        (["int8-row", "int8-g37"], "no kernel implements int8-g37; they implement int8-row"),
         (["int9-row"], "unknown scheme 'int9-row'"),
     ],
 )
-def test_a_scheme_that_no_chosen_contestant_implements_is_an_error(schemes: list[str], message: str) -> None:
+def test_a_scheme_that_no_chosen_kernel_implements_is_an_error(schemes: list[str], message: str) -> None:
     kernels = [PlainQuantizer()]
     with pytest.raises(ValueError, match=message):
         require_cases(make_cases(kernels, schemes=schemes), kernels, schemes)
 
 
-def test_a_contestant_that_is_chosen_beside_another_needs_a_case_too() -> None:
+def test_a_kernel_that_is_chosen_beside_another_needs_a_case_too() -> None:
     kernels = [PlainQuantizer(), AsymmetricQuantizer()]
     cases = make_cases(kernels, schemes=["int8-row"])
     with pytest.raises(ValueError, match="plain-asymmetric does not implement int8-row; it implements int8-row-asym"):

@@ -48,7 +48,7 @@ def accumulate(x: Tensor, weight: Tensor, *, bits: int, promotion: int | None = 
 
 @dataclass(frozen=True, kw_only=True)
 class NarrowProduct:
-    """A contestant whose operands are quantsuite's and whose accumulator has ``bits`` bits."""
+    """A kernel whose operands are quantsuite's and whose accumulator has ``bits`` bits."""
 
     bits: int
     promotion: int | None = None
