@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -25,8 +26,8 @@ _EXPERT_COUNT = re.compile(r"(num|n)_(\w+_)?experts|moe_num_experts|num_experts_
 _NOT_COUNTS = ("per_tok", "shared", "group", "selected", "activated")
 
 
-class MisfitError(ValueError):
-    """A scheme whose groups or blocks do not divide a layer; the message names the layer and its K."""
+class MisfitError(UnsupportedError):
+    """A plan whose groups or blocks do not divide a layer, or that is of another model; the message names the layer."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +78,7 @@ class Target:
                 found[name] = (rows, columns), plan.layer(name)
         return found
 
-    def quantize(self, plan: Plan, execution: Execution) -> nn.Module:
+    def quantize(self, plan: Plan, execution: Execution, kernel: Any = None) -> nn.Module:
         """The module under a plan, for inference; itself if the plan leaves all of it as it is.
 
         Raises:
@@ -90,7 +91,7 @@ class Target:
 
         def build(name: str, weight: Tensor, bias: Tensor | None) -> nn.Module:
             try:
-                return build_layer(weight, bias, planned[name], execution)
+                return build_layer(weight, bias, planned[name], execution, kernel)
             except UnsupportedError:
                 raise
             except ValueError as error:

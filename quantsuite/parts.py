@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,17 +21,23 @@ def move(weight: QuantizedTensor, device: torch.device) -> QuantizedTensor:
     return replace(weight, **{name: None if tensor is None else tensor.to(device) for name, tensor in tensors.items()})
 
 
-def build_layer(weight: Tensor, bias: Tensor | None, plan: LayerPlan, execution: Execution) -> nn.Module:
+def build_layer(
+    weight: Tensor, bias: Tensor | None, plan: LayerPlan, execution: Execution, kernel: Any = None
+) -> nn.Module:
     """The layer of a weight ``[N, K]`` for inference.
 
     Raises:
-        UnsupportedError: if the scheme cannot be executed so.
+        UnsupportedError: if the scheme cannot be executed so, or not by the kernel.
         ValueError: if the weight is not finite or a group does not divide its K.
     """
     if plan.scheme.weight is None:
         return _plain(weight, bias)
     given = weight.contiguous() if plan.weight is None else move(plan.weight, weight.device)
-    return QuantizedLinear(given, bias, plan.scheme, execution).freeze()
+    scale = None if plan.activation_scale is None else plan.activation_scale.to(weight.device)
+    layer = QuantizedLinear(
+        given, bias, plan.scheme, execution, kernel=kernel, activation_scale=scale, dtype=weight.dtype
+    )
+    return layer.freeze()
 
 
 def _plain(weight: Tensor, bias: Tensor | None) -> nn.Linear:
