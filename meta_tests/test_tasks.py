@@ -7,6 +7,7 @@ import pickle
 from pathlib import Path
 from typing import Any
 
+import datasets
 import pytest
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
@@ -54,11 +55,11 @@ def tokenizer() -> PreTrainedTokenizerBase:
     return AutoTokenizer.from_pretrained(embedded_folder())
 
 
-def refused(path: Path, tokenizer: PreTrainedTokenizerBase | None = None, sources: Sources = Sources()) -> str:
+def refused(path: Path, tokenizer: PreTrainedTokenizerBase | None = None) -> str:
     with pytest.raises((TaskError, DataError)) as caught:
         task = load_task(path)
         assert tokenizer is not None
-        task.prepare(tokenizer, sources, 512)
+        task.prepare(tokenizer, Sources(), 512)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -87,24 +88,48 @@ def test_a_task_that_was_pickled_measures_the_same(name: str, tokenizer: PreTrai
 
 
 WRONG = {
-    "unknown key": ("[recipe]", '[recipe]\npromt = "x"', "unknown key recipe.promt; did you mean 'prompt'? there are kind,"),
-    "unknown key at the top": ('name = "c', 'shot = 1\nname = "c', "unknown key shot; did you mean 'shots'? there are name,"),
+    "unknown key": (
+        "[recipe]",
+        '[recipe]\npromt = "x"',
+        "unknown key recipe.promt; did you mean 'prompt'? there are kind,",
+    ),
+    "unknown key at the top": (
+        'name = "c',
+        'shot = 1\nname = "c',
+        "unknown key shot; did you mean 'shots'? there are name,",
+    ),
     "missing key": ('answer = "', 'group = "', "recipe.answer is missing"),
     "missing name": ('name = "capitals"\nversion', "version", "the key name is missing"),
     "missing kind": ('kind = "files"\n', "", "the key dataset.kind is missing; give one of hub, files, world"),
-    "unknown recipe": ('kind = "choices"', 'kind = "choice"', "recipe.kind 'choice' is unknown; did you mean 'choices'? there are"),
-    "unknown type": ('country = "text"', 'country = "txt"', "'txt' is unknown; did you mean 'text'? there are text, string"),
+    "unknown recipe": (
+        'kind = "choices"',
+        'kind = "choice"',
+        "recipe.kind 'choice' is unknown; did you mean 'choices'? there are",
+    ),
+    "unknown type": (
+        'country = "text"',
+        'country = "txt"',
+        "'txt' is unknown; did you mean 'text'? there are text, string",
+    ),
     "type of a value": ("version = 1", 'version = "1"', "version: Expected `int`, got `str`"),
     "version": ("version = 1", "version = 0", "version 0 is less than 1"),
     "unknown metric": ('"accuracy"', '"acuracy"', "unknown metric 'acuracy'; did you mean 'accuracy'?"),
     "metric of others": ('"accuracy"', '"perplexity"', "takes Perplexities; a recipe of kind 'choices' yields Choices"),
-    "unknown column": ("{{ country }}", "{{ land }}", "recipe.prompt names land; the columns are country, capitals, capital"),
+    "unknown column": (
+        "{{ country }}",
+        "{{ land }}",
+        "recipe.prompt names land; the columns are country, capitals, capital",
+    ),
     "template": ("{{ country }}", "{{ country", "recipe.prompt is no template: "),
-    "unknown clean-up": ("{{ country }}", "{{ country | hellswag }}", "recipe.prompt is no template: No filter named 'hellswag'"),
+    "unknown clean-up": (
+        "{{ country }}",
+        "{{ country | hellswag }}",
+        "recipe.prompt is no template: No filter named 'hellswag'",
+    ),
     "shots": ("version = 1", "version = 1\nshots = 2", "shots 2 need examples; give dataset.examples"),
     "extends": ("version = 1", 'version = 1\nextends = "task.toml"', "extends leads back to"),
     "no TOML": ("version = 1", "version = ", "is no TOML: "),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", WRONG)
@@ -166,19 +191,12 @@ def test_a_dataset_can_stand_elsewhere(tmp_path: Path, tokenizer: PreTrainedToke
 @pytest.mark.parametrize("suffix", ["json", "csv", "parquet"])
 def test_rows_are_read_from_other_formats(tmp_path: Path, tokenizer: PreTrainedTokenizerBase, suffix: str) -> None:
     content = TASK.replace("rows.jsonl", f"rows.{suffix}").replace('"texts"', '"text"')
-    path = write(
-        tmp_path, content.replace("capitals.index(capital)", "0").replace('"capitals"\na', '"[capitals, capital]"\na')
-    )
-    rows = convert_rows([row | {"capitals": " ".join(row["capitals"])} for row in ROWS])
+    content = content.replace('choices = "capitals"', 'choices = "[capitals, capital]"')
+    path = write(tmp_path, content.replace("capitals.index(capital)", "0"))
+    rows = datasets.Dataset.from_list([row | {"capitals": " ".join(row["capitals"])} for row in ROWS])
     getattr(rows, {"json": "to_json", "csv": "to_csv", "parquet": "to_parquet"}[suffix])(tmp_path / f"rows.{suffix}")
     found = load_task(path).prepare(tokenizer, Sources(), 512)
     assert found.questions[0].continuations == (" Vik Sund", " Vik")
-
-
-def convert_rows(rows: list[dict[str, Any]]) -> Any:
-    import datasets
-
-    return datasets.Dataset.from_list(rows)
 
 
 def test_a_file_extends_another_but_for_what_it_gives(tmp_path: Path) -> None:
