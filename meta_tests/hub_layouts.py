@@ -13,14 +13,23 @@ from quantsuite.tiny.world import World
 TEXT, COUNT = Value("string"), Value("int32")
 
 
-def save(folder: Path, config: str, split: str, rows: list[dict[str, Any]], features: Mapping[str, Any]) -> str:
-    """A parquet file of one configuration and split, and the README that names it."""
+def save_splits(
+    folder: Path, config: str, splits: Mapping[str, list[dict[str, Any]]], features: Mapping[str, Any] | None = None
+) -> str:
+    """Parquet files of one configuration, one a split, and the README that names them."""
     (folder / config).mkdir(parents=True)
-    path = f"{config}/{split}-00000-of-00001.parquet"
-    Dataset.from_list(rows, features=Features(features)).to_parquet(folder / path)
-    header = f"configs:\n- config_name: {config}\n  data_files:\n  - split: {split}\n    path: {path}\n"
+    header = f"configs:\n- config_name: {config}\n  data_files:\n"
+    for split, rows in splits.items():
+        path = f"{config}/{split}-00000-of-00001.parquet"
+        Dataset.from_list(rows, features=Features(features) if features else None).to_parquet(folder / path)
+        header += f"  - split: {split}\n    path: {path}\n"
     (folder / "README.md").write_text(f"---\n{header}---\n")
     return str(folder)
+
+
+def save(folder: Path, config: str, split: str, rows: list[dict[str, Any]], features: Mapping[str, Any]) -> str:
+    """One configuration with one split."""
+    return save_splits(folder, config, {split: rows}, features)
 
 
 def hellaswag(folder: Path) -> str:
