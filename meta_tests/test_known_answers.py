@@ -13,13 +13,14 @@ from dataclasses import dataclass, field
 import pytest
 import torch
 
-from quantsuite.engine import GenerateRequest, ScoreRequest, ScoreResult
+from quantsuite.engine import Candidates, Engine, GenerateRequest, ScoreRequest, ScoreResult, Targets
 from quantsuite.engine.wants import answer
 from quantsuite.evaluate import multiple_choice, windows
 from quantsuite.evaluate.data import Document
 from quantsuite.evaluate.drift import drift
 from quantsuite.evaluate.perplexity import score_text
 from quantsuite.evaluate.questions import Question
+from quantsuite.evaluate.visible import visible_tokens
 from quantsuite.evaluate.windows import TextItem
 from quantsuite.metrics import UNPARSED, Choices
 from quantsuite.metrics.estimators import flips
@@ -236,9 +237,12 @@ def likelihoods(chosen: int) -> list[float]:
     return [-0.25 if letter == chosen else -2.0 - letter for letter in range(4)]
 
 
+def lettered(engine: Engine, tokenizer: WordTokenizer) -> Choices:
+    return multiple_choice.choices(engine, tokenizer, questions(), letters=LETTERS)
+
+
 def answered(planted: dict[int, list[float]]) -> Choices:
-    tokenizer = WordTokenizer(100)
-    return multiple_choice.choices(Oracle(tokenizer, planted), tokenizer, questions(), letters=LETTERS)
+    return lettered(Oracle(tokenizer := WordTokenizer(100), planted), tokenizer)
 
 
 def test_direct_accuracy_and_likelihoods_are_the_planted_ones() -> None:
@@ -246,6 +250,47 @@ def test_direct_accuracy_and_likelihoods_are_the_planted_ones() -> None:
     result = answered(planted)
     assert sum(result.correct) == QUESTIONS - QUESTIONS // 5
     assert result.log_likelihoods == [pytest.approx(planted[i]) for i in NUMBERS]
+
+
+@dataclass
+class Recorder(Chain):
+    """A chain that keeps what it is asked."""
+
+    asked: list[ScoreRequest] = field(default_factory=list)
+
+    def score(self, requests: Sequence[ScoreRequest]) -> Iterator[ScoreResult]:
+        self.asked += requests
+        return super().score(requests)
+
+
+class SplittingTokenizer(WordTokenizer):
+    """One that has no token for a letter after a space, but one for each of the two."""
+
+    def __call__(self, text: str | list[str], **options: object) -> dict[str, list]:
+        if isinstance(text, str) and text[-2:-1] == " " and text[-1] in LETTERS:
+            return {"input_ids": [*super().__call__(text[:-2])["input_ids"], self._id("space"), self._id(text[-1])]}
+        return super().__call__(text)
+
+
+def random_chain() -> Recorder:
+    return Recorder(torch.randn(2000, 2000, generator=torch.Generator().manual_seed(7)).log_softmax(-1))
+
+
+def test_single_tokens_of_all_letters_are_one_request_a_question() -> None:
+    lettered(chain := random_chain(), tokenizer := WordTokenizer(100))
+    letters = tuple(tokenizer(letter)["input_ids"][0] for letter in LETTERS)
+    assert [request.want for request in chain.asked] == [Candidates(letters)] * QUESTIONS
+
+
+def test_a_letter_of_several_tokens_is_as_likely_as_all_of_them_together() -> None:
+    result = lettered(chain := random_chain(), tokenizer := SplittingTokenizer(100))
+    assert [request.want for request in chain.asked] == [Targets()] * QUESTIONS * len(LETTERS)
+    space = tokenizer._id("space")
+    for question, found in zip(questions(), result.log_likelihoods, strict=True):
+        before = tokenizer(question.prompt)["input_ids"][-1]
+        for letter, value in zip(LETTERS, found, strict=True):
+            expected = chain.log_transition[before, space] + chain.log_transition[space, tokenizer._id(letter)]
+            assert value == pytest.approx(float(expected))
 
 
 def test_ties_go_to_the_first_letter_and_are_counted() -> None:
@@ -261,6 +306,16 @@ def test_generated_answers_are_read_by_their_first_letter_and_others_are_unparse
     result = multiple_choice.written(oracle, tokenizer, questions(), letters=LETTERS, max_new_tokens=4)
     assert result.predicted.count(UNPARSED) == QUESTIONS // 4
     assert sum(result.correct) == 3 * QUESTIONS // 4
+
+
+def test_generation_is_asked_to_stop_at_what_can_be_seen_and_after_four_tokens() -> None:
+    oracle = Oracle(tokenizer := WordTokenizer(100), {}, dict.fromkeys(range(QUESTIONS), "A"))
+    asked: list[GenerateRequest] = []
+    generate = oracle.generate
+    oracle.generate = lambda requests: asked.extend(requests) or generate(requests)
+    multiple_choice.written(oracle, tokenizer, questions(), letters=LETTERS, max_new_tokens=4)
+    assert {(each.max_new_tokens, each.stop_tokens) for each in asked} == {(4, visible_tokens(tokenizer))}
+    assert len(asked) == QUESTIONS and visible_tokens(tokenizer)
 
 
 @pytest.mark.parametrize(

@@ -23,9 +23,11 @@ def tokenizer(request: pytest.FixtureRequest) -> PreTrainedTokenizerBase:
     return AutoTokenizer.from_pretrained(folder)
 
 
-def test_white_space_and_parts_of_characters_cannot_be_seen(tokenizer: PreTrainedTokenizerBase) -> None:
-    hidden = {tokenizer.decode([token]) for token in set(range(len(tokenizer))) - visible_tokens(tokenizer)}
-    assert hidden and all(not text.strip() or set(text.strip()) == {REPLACEMENT} for text in hidden)
+def test_only_white_space_and_parts_of_characters_cannot_be_seen(tokenizer: PreTrainedTokenizerBase) -> None:
+    texts = {token: tokenizer.decode([token]).strip() for token in range(len(tokenizer))}
+    hidden = {token for token, text in texts.items() if set(text) <= {REPLACEMENT}}
+    assert visible_tokens(tokenizer) == set(texts) - hidden
+    assert {"", REPLACEMENT} <= {texts[token] for token in hidden}
 
 
 def test_letters_can_be_seen(tokenizer: PreTrainedTokenizerBase) -> None:
