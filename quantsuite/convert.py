@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from quantsuite.lines import result_of
+from quantsuite.lines import MetricError, result_of
 from quantsuite.reading import ContentError, decode_lines, read_bytes, verify, without_unfinished_line
 from quantsuite.records import RecordError, Result, Run
 from quantsuite.runfile import RunFile
@@ -47,6 +47,8 @@ def read_any(path: Path) -> list[Result]:
     try:
         fields = [_now(each, kind) for name, kind in _KINDS.items() for each in getattr(old, name)]
         return [verify(result_of(each)) for each in fields]
+    except MetricError as error:
+        raise ContentError(f"{path}: {error}") from error
     except (ValueError, ArithmeticError) as error:
         raise ContentError(f"{path} is not a run file: {error}; restore it from a copy") from error
 

@@ -10,7 +10,7 @@ from typing import Literal
 
 import msgspec
 
-from quantsuite.lines import decode_line
+from quantsuite.lines import MetricError, decode_line
 from quantsuite.metrics import disagreement
 from quantsuite.records import SCHEMA_VERSION, Key, Record, RecordError, Result, Run, differences_with_model
 
@@ -46,7 +46,7 @@ def read_run(path: Path, *, purpose: Purpose = "report") -> Run:
 
     Raises:
         RecordError: if there is no such file; and :class:`ContentError` if it is no run file, has another schema
-            version, or holds a number that its items do not give.
+            version, holds a number that its items do not give, or a record of a metric that is not installed.
     """
     data = read_bytes(path, purpose=purpose)
     if purpose != "baseline":
@@ -104,6 +104,8 @@ def decode_lines(path: Path, data: bytes, *, purpose: Purpose, known: int = 0) -
 def _decode(path: Path, number: int, line: bytes, purpose: Purpose) -> Result:
     try:
         return verify(decode_line(line))
+    except MetricError as error:
+        raise ContentError(f"{path}: line {number:,}: {error}") from error
     except ValueError as error:
         problem = error if isinstance(error, ContentError) else _syntax_problem(line, str(error))
         raise ContentError(f"{path} is not a run file: line {number:,}: {problem}; {_DAMAGED[purpose]}") from error
