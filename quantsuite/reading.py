@@ -63,15 +63,25 @@ def read_bytes(path: Path, *, purpose: Purpose) -> bytes:
         RecordError: if it is none, or cannot be read.
     """
     try:
-        mode = path.stat().st_mode
-        if not stat.S_ISREG(mode):
-            what = "a directory" if stat.S_ISDIR(mode) else "no regular file"
-            raise RecordError(f"{path} is {what}; name a run file")
+        require_regular(path)
         return path.read_bytes()
     except FileNotFoundError as error:
         raise RecordError(f"{path}: {error.strerror}; {_MISSING[purpose]}") from error
     except OSError as error:
         raise RecordError(f"{path}: {error.strerror}; name a run file that can be read") from error
+
+
+def require_regular(path: Path) -> None:
+    """Refuse folders, pipes and devices.
+
+    Raises:
+        RecordError: if the path is one.
+        OSError: if there is nothing, or it cannot be known.
+    """
+    mode = path.stat().st_mode
+    if not stat.S_ISREG(mode):
+        what = "a directory" if stat.S_ISDIR(mode) else "no regular file"
+        raise RecordError(f"{path} is {what}; name a run file")
 
 
 def without_unfinished_line(data: bytes) -> bytes:
