@@ -16,7 +16,7 @@ from meta_tests.tolerance import fewest, most
 from quantsuite import intervals
 from quantsuite.gate import GateResult, gate, gate_against_reference
 from quantsuite.margins import MODES, Margins, Mode
-from quantsuite.records import Items, Metric, Outcome, Record
+from quantsuite.records import Items, Outcome, Record, TaskLabel
 
 MARGIN = 0.01
 Z = float(stats.norm.ppf(0.5 + intervals.CONFIDENCE / 2))
@@ -26,13 +26,13 @@ POWER = 0.9
 """With which the gate must catch a loss several standard errors beyond the margin."""
 
 
-def cell(items: Items | None, metric: Metric = factories.DIRECT, scheme: str = "int8-row", **fields: object) -> Record:
+def cell(items: Items | None, task: TaskLabel = factories.DIRECT, scheme: str = "int8-row", **fields: object) -> Record:
     execution = None if scheme == "bf16" else "simulated"
-    return factories.record(metric, scheme, execution, items=items, **fields)
+    return factories.record(task, scheme, execution, items=items, **fields)
 
 
-def status(candidate: Items, baseline: Items, metric: Metric) -> str:
-    return gate([cell(candidate, metric)], [cell(baseline, metric)]).checks[0].status
+def status(candidate: Items, baseline: Items, task: TaskLabel) -> str:
+    return gate([cell(candidate, task)], [cell(baseline, task)]).checks[0].status
 
 
 def count_worse_accuracy(items: int, p_lost: float, p_gained: float, simulations: int) -> int:
@@ -217,7 +217,7 @@ def replaced(record: Record, **changes: object) -> Record:
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"metric__version": 2}, "metric version is 2, not 1"),
+        ({"task__version": 2}, "task version is 2, not 1"),
         ({"subject__engine": "vllm"}, "engine is vllm, not transformers"),
         ({"environment__device": "NVIDIA H200"}, "device is NVIDIA H200, not cpu"),
         ({"environment__dtype": "fp16"}, "dtype is fp16, not bf16"),
@@ -276,9 +276,22 @@ def test_against_the_reference_a_run_of_nothing_else_is_no_evidence() -> None:
     assert not gate_against_reference([cell(CHOICES, scheme="bf16")]).passed
 
 
+def test_a_run_in_two_dtypes_is_compared_in_that_of_the_baseline() -> None:
+    ours, other = cell(CHOICES), replaced(cell(CHOICES), environment__dtype="fp32")
+    for run in ([ours, other], [other, ours]):
+        assert gate(run, [ours]).passed and gate(run, [other]).passed
+
+
+def test_against_the_reference_each_dtype_has_its_own() -> None:
+    def in_dtype(dtype: str) -> list[Record]:
+        return [replaced(cell(CHOICES, scheme=name), environment__dtype=dtype) for name in ("bf16", "int8-row")]
+
+    assert gate_against_reference([*in_dtype("bf16"), *in_dtype("fp32")]).passed
+    assert not gate_against_reference([*in_dtype("bf16"), *in_dtype("fp32")[1:]]).passed
+
+
 def test_outcomes_without_a_paired_comparison_are_not_comparable() -> None:
-    metric = Metric(name="world/drift", version=1, unit="nats", better="lower")
-    drifted = factories.record(metric, "int8-row", "simulated", items=factories.divergences(20))
+    drifted = factories.record(factories.DRIFT, "int8-row", "simulated", items=factories.divergences(20))
     result = gate([drifted], [drifted])
     assert [check.status for check in result.checks] == ["not comparable"]
     assert not result.passed

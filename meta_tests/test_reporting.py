@@ -7,11 +7,21 @@ import sys
 import time
 from pathlib import Path
 
+import msgspec
 import pytest
 from rich.console import Console
 
 from meta_tests import factories
-from meta_tests.factories import DIRECT, DRIFT, PERPLEXITY, changed_choices, changed_perplexities, choices, record
+from meta_tests.factories import (
+    DIRECT,
+    DRIFT,
+    PERPLEXITY,
+    changed_choices,
+    changed_perplexities,
+    choices,
+    environment,
+    record,
+)
 from quantsuite.gate import gate_against_reference
 from quantsuite.intervals import RESAMPLES
 from quantsuite.margins import Margins
@@ -218,15 +228,21 @@ def test_without_bf16_there_are_values_and_no_comparison(tmp_path: Path) -> None
 
 
 def test_different_conditions_are_not_compared() -> None:
-    records = [
-        record(DIRECT, items=REFERENCE),
-        record(DIRECT, "int8-row", "real", items=changed_choices(REFERENCE, lost=100, gained=0), device="H200"),
-    ]
-    model = analysed(records)
+    other = record(DIRECT, "int8-row", "real", items=changed_choices(REFERENCE, lost=100, gained=0))
+    versions = {**other.environment.versions, "torch": "2.14.0"}
+    other = msgspec.structs.replace(other, environment=msgspec.structs.replace(other.environment, versions=versions))
+    model = analysed([record(DIRECT, items=REFERENCE), other])
     assert not model.metrics[0].compared
-    other = next(row for row in model.metrics[0].rows if not row.record.subject.is_reference)
-    assert other.rank is None
-    assert other.note == "not comparable with bf16: device is H200, not cpu"
+    row = next(row for row in model.metrics[0].rows if not row.record.subject.is_reference)
+    assert row.rank is None
+    assert row.note == "not comparable with bf16: torch is 2.14, not 2.13"
+
+
+def test_a_model_on_two_devices_is_two_models() -> None:
+    records = [*two(5, 5), *(msgspec.structs.replace(each, environment=environment("H200")) for each in two(100, 0))]
+    models = analyse(records, MARGINS)
+    assert [model.model for model in models] == ["tiny (transformers, cpu, bf16)", "tiny (transformers, H200, bf16)"]
+    assert [len(model.metrics[0].compared) for model in models] == [1, 1]
 
 
 def test_executions_are_not_merged(tmp_path: Path) -> None:

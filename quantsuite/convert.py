@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
-from quantsuite.lines import result_of
+from quantsuite.lines import MetricError, result_of
 from quantsuite.reading import ContentError, decode_lines, read_bytes, verify, without_unfinished_line
 from quantsuite.records import RecordError, Result, Run
 from quantsuite.runfile import RunFile
@@ -41,31 +41,58 @@ def read_any(path: Path) -> list[Result]:
     """
     data = read_bytes(path, purpose="report")
     try:
-        old = msgspec.json.decode(data, type=dict)
-    except (msgspec.MsgspecError, RecursionError):  # Several lines, or no run file.
-        old = {}
-    if old.get("schema_version") != 1:
+        old = msgspec.json.decode(data, type=_Version1)
+    except (msgspec.MsgspecError, RecursionError):  # Several lines, or another version, or no run file.
         return decode_lines(path, without_unfinished_line(data), purpose="report")
     try:
-        fields = [_of_version_1(each, kind) for name, kind in _KINDS.items() for each in old.get(name, [])]
+        fields = [_now(each, kind) for name, kind in _KINDS.items() for each in getattr(old, name)]
         return [verify(result_of(each)) for each in fields]
-    except (ValueError, ArithmeticError, TypeError, LookupError) as error:
+    except MetricError as error:
+        raise ContentError(f"{path}: {error}") from error
+    except (ValueError, ArithmeticError) as error:
         raise ContentError(f"{path} is not a run file: {error}; restore it from a copy") from error
 
 
-def _of_version_1(fields: dict[str, Any], kind: str) -> dict[str, Any]:
-    """A record's fields under the names that they have now."""
+class _Version1(msgspec.Struct):
+    schema_version: Literal[1]
+    records: list[dict[str, Any]] = []
+    properties: list[dict[str, Any]] = []
+    errors: list[dict[str, Any]] = []
+
+
+class _Metric(msgspec.Struct):
+    name: str
+    version: int
+    unit: str
+
+    @property
+    def now(self) -> str:
+        """The metric's name; of perplexities those of documents are one of their own."""
+        if self.unit == "perplexity" and self.name.endswith("/document"):
+            return "document perplexity"
+        return "divergence" if self.unit == "nats" else self.unit
+
+
+class _Scheme(msgspec.Struct):
+    name: str
+
+
+class _Subject(msgspec.Struct):
+    engine: str
+    scheme: _Scheme
+
+
+class _Record(msgspec.Struct):
+    metric: _Metric
+    subject: _Subject
+
+
+def _now(fields: dict[str, Any], kind: str) -> dict[str, Any]:
+    """A result's fields under the names that they have now."""
     if kind != "cell":
-        return {"type": kind, **fields}
-    metric, subject = fields.pop("metric"), fields["subject"]
-    engine, _, head = subject["engine"].partition("+")
-    subject |= {"scheme": subject["scheme"]["name"], "engine": engine, "head": head == "head"}
-    task = {"name": metric["name"], "version": metric["version"], "metric": _metric_of(metric["name"], metric["unit"])}
-    return {"type": kind, "task": task, **fields}
-
-
-def _metric_of(task: str, unit: str) -> str:
-    """A metric's name by what version 1 says of it: its unit, and whether its items are documents."""
-    if unit == "perplexity" and task.endswith("/document"):
-        return "document perplexity"
-    return "divergence" if unit == "nats" else unit
+        return {**fields, "type": kind}
+    old = msgspec.convert(fields, _Record)
+    engine, _, head = old.subject.engine.partition("+")
+    subject = {**fields["subject"], "scheme": old.subject.scheme.name, "engine": engine, "head": head == "head"}
+    task = {"name": old.metric.name, "version": old.metric.version, "metric": old.metric.now}
+    return {**fields, "type": kind, "task": task, "subject": subject}

@@ -11,6 +11,10 @@ from quantsuite.metrics import metric
 from quantsuite.records import Result
 
 
+class MetricError(ValueError):
+    """A record whose metric is not installed."""
+
+
 def encode_line(result: Result) -> bytes:
     """A result as JSON without its line's end."""
     fields = msgspec.to_builtins(result)
@@ -23,7 +27,7 @@ def decode_line(line: bytes | str) -> Result:
     """The inverse of :func:`encode_line`; fields that it does not know are left out of account.
 
     Raises:
-        ValueError: if it is no JSON, or no result of a metric that is installed.
+        ValueError: if it is no JSON, or no result; :class:`MetricError` if its metric is not installed.
     """
     try:
         return result_of(msgspec.json.decode(line))
@@ -50,7 +54,7 @@ def _items(fields: dict[str, Any], items: dict[str, Any]) -> Any:
     try:
         kind = metric(name).items
     except ValueError as error:
-        raise ValueError(f"the metric is not installed: {error}; install the package that offers it") from error
+        raise MetricError(f"{error}; or install the package that offers it") from error
     try:
         return msgspec.convert(columns, kind)
     except msgspec.ValidationError as error:

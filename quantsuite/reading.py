@@ -10,7 +10,7 @@ from typing import Literal
 
 import msgspec
 
-from quantsuite.lines import decode_line
+from quantsuite.lines import MetricError, decode_line
 from quantsuite.metrics import disagreement
 from quantsuite.records import SCHEMA_VERSION, Key, Record, RecordError, Result, Run, differences_with_model
 
@@ -46,7 +46,7 @@ def read_run(path: Path, *, purpose: Purpose = "report") -> Run:
 
     Raises:
         RecordError: if there is no such file; and :class:`ContentError` if it is no run file, has another schema
-            version, or holds a number that its items do not give.
+            version, holds a number that its items do not give, or a record of a metric that is not installed.
     """
     data = read_bytes(path, purpose=purpose)
     if purpose != "baseline":
@@ -63,15 +63,25 @@ def read_bytes(path: Path, *, purpose: Purpose) -> bytes:
         RecordError: if it is none, or cannot be read.
     """
     try:
-        mode = path.stat().st_mode
-        if not stat.S_ISREG(mode):
-            what = "a directory" if stat.S_ISDIR(mode) else "no regular file"
-            raise RecordError(f"{path} is {what}; name a run file")
+        require_regular(path)
         return path.read_bytes()
     except FileNotFoundError as error:
         raise RecordError(f"{path}: {error.strerror}; {_MISSING[purpose]}") from error
     except OSError as error:
         raise RecordError(f"{path}: {error.strerror}; name a run file that can be read") from error
+
+
+def require_regular(path: Path) -> None:
+    """Refuse folders, pipes and devices.
+
+    Raises:
+        RecordError: if the path is one.
+        OSError: if there is nothing, or it cannot be known.
+    """
+    mode = path.stat().st_mode
+    if not stat.S_ISREG(mode):
+        what = "a directory" if stat.S_ISDIR(mode) else "no regular file"
+        raise RecordError(f"{path} is {what}; name a run file")
 
 
 def without_unfinished_line(data: bytes) -> bytes:
@@ -104,6 +114,8 @@ def decode_lines(path: Path, data: bytes, *, purpose: Purpose, known: int = 0) -
 def _decode(path: Path, number: int, line: bytes, purpose: Purpose) -> Result:
     try:
         return verify(decode_line(line))
+    except MetricError as error:
+        raise ContentError(f"{path}: line {number:,}: {error}") from error
     except ValueError as error:
         problem = error if isinstance(error, ContentError) else _syntax_problem(line, str(error))
         raise ContentError(f"{path} is not a run file: line {number:,}: {problem}; {_DAMAGED[purpose]}") from error

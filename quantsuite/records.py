@@ -9,7 +9,7 @@ ones refused.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import msgspec
 
@@ -17,7 +17,7 @@ from quantsuite.metrics import Choices as Choices
 from quantsuite.metrics import Divergences as Divergences
 from quantsuite.metrics import Items, Metric, check_finite, metric
 from quantsuite.metrics import Perplexities as Perplexities
-from quantsuite.scheme import REFERENCE_NAME, Execution, Scheme, Variant
+from quantsuite.provenance import Dataset, Environment, Key, Subject, TaskLabel
 
 SCHEMA_VERSION = 2
 RESULT = "quantsuite_result"
@@ -29,138 +29,6 @@ Finding = Literal["exact", "within bound", "fails", "known failure", "not suppor
 
 class RecordError(ValueError):
     """A run file that cannot be read or written, or records that contradict each other."""
-
-
-class TaskLabel(msgspec.Struct, frozen=True, kw_only=True):
-    """A recipe's own name, such as ``mmlu/direct``, with its version and the metric of its items."""
-
-    name: str
-    version: int
-    metric: str
-
-    def __post_init__(self) -> None:
-        if self.version < 1:
-            raise ValueError(f"the version of {self.name} is {self.version}, less than 1")
-
-
-class Subject(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What was measured: a model in an engine, under a scheme.
-
-    Args:
-        model: its name.
-        scheme: the scheme's name; ``bf16`` is the reference.
-        execution: ``simulated``, ``real``, or ``None`` for the reference.
-        engine: what ran it.
-        plan: hash of the plan, where it is not the scheme's own.
-        head: whether the output head was quantized too.
-        kernel: which multiplied, where it was chosen.
-        model_sha256: of the weights and the configuration; empty if they were not loaded.
-
-    Raises:
-        ValueError: if the scheme is none, or has another name.
-    """
-
-    model: str
-    scheme: str
-    execution: Execution | None = None
-    engine: str
-    plan: str = ""
-    head: bool = False
-    kernel: str = ""
-    model_sha256: str
-
-    def __post_init__(self) -> None:
-        if (name := str(Scheme.parse(self.scheme))) != self.scheme:
-            raise ValueError(f"the scheme {self.scheme} is written {name}")
-
-    @property
-    def variant(self) -> Variant:
-        """The scheme in its execution."""
-        return Variant(Scheme.parse(self.scheme), self.execution)
-
-    @property
-    def is_reference(self) -> bool:
-        return self.scheme == REFERENCE_NAME
-
-    @property
-    def label(self) -> str:
-        """The scheme and its execution, as test ids and tables show them."""
-        return self.variant.label
-
-    @property
-    def alias(self) -> str | None:
-        """Another name that users know it by."""
-        return self.variant.alias
-
-    @property
-    def format(self) -> str | None:
-        """That of the weight; ``None`` for the reference."""
-        weight = self.variant.scheme.weight
-        return None if weight is None else weight.format.name
-
-    @property
-    def granularity(self) -> str | None:
-        """That of the weight; ``None`` for the reference."""
-        weight = self.variant.scheme.weight
-        return None if weight is None else str(weight.granularity)
-
-
-class Dataset(msgspec.Struct, frozen=True, kw_only=True):
-    """The items that were scored: ``sha256`` is over the items themselves, in order."""
-
-    name: str
-    sha256: str
-    items: int
-    limit: int
-    seed: int
-
-    def __post_init__(self) -> None:
-        if self.items < 1 or self.limit < 0 or (self.limit and self.items > self.limit):
-            raise ValueError(f"a dataset has {self.items:,} items of a limit of {self.limit:,}")
-
-    def __str__(self) -> str:
-        return f"{self.items:,} items of {self.name} (sha256 {self.sha256[:12]}, limit {self.limit}, seed {self.seed})"
-
-
-class Environment(msgspec.Struct, frozen=True, kw_only=True):
-    """Where and with what: ``device`` is ``cpu`` or the accelerator's name."""
-
-    device: str
-    dtype: str
-    versions: dict[str, str]
-    hardware: str
-    threads: int
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.threads < 2**31:
-            raise ValueError("threads are less than 1, or more than any machine runs")
-
-
-class Key(NamedTuple):
-    """What a measured cell is told apart by; of records with the same, the last counts.
-
-    Which items were scored, and how many, is a condition of a cell and not part of its key.
-    """
-
-    model: str
-    task: str
-    scheme: str
-    execution: str
-    plan: str
-    engine: str
-    device: str
-    dtype: str
-    head: bool
-
-    @property
-    def reference(self) -> Key:
-        """That of the reference which the cell is compared with."""
-        return self._replace(scheme=REFERENCE_NAME, execution="", plan="")
-
-    @property
-    def setting(self) -> tuple[str, ...]:
-        """The model, and in what it was measured: cells of one setting are compared with each other."""
-        return self.model, self.engine, self.device, self.dtype, "quantized head" if self.head else ""
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="cell"):

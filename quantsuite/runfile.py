@@ -15,7 +15,7 @@ import msgspec
 
 from quantsuite.lines import encode_line
 from quantsuite.locking import locked
-from quantsuite.reading import ContentError, Header, decode_lines, read_bytes, without_unfinished_line
+from quantsuite.reading import ContentError, Header, decode_lines, require_regular, without_unfinished_line
 from quantsuite.records import SCHEMA_VERSION, ErrorPoint, PropertyResult, Record, RecordError, Result, Run
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -51,7 +51,7 @@ class RunFile:
         try:
             self._target.parent.mkdir(parents=True, exist_ok=True)
             if self._target.exists():
-                read_bytes(self.path, purpose="output")
+                require_regular(self.path)
             while not self._append([*results]):
                 pass
         except OSError as error:
@@ -66,6 +66,7 @@ class RunFile:
         try:
             self._target.parent.mkdir(parents=True, exist_ok=True)
             if self._target.exists():
+                require_regular(self.path)
                 self._target.open("r+b").close()
             else:
                 tempfile.TemporaryFile(dir=self._target.parent).close()
@@ -95,7 +96,8 @@ class RunFile:
                 lines = HEADER + lines
             elif lines and not self._known.endswith(b"\n"):
                 lines = b"\n" + lines
-            self._write(file, end, lines)
+            if lines:
+                self._write(file, end, lines)
             self._known += lines
             self._held |= {_key(result): result for result in added}
         return True
