@@ -7,11 +7,13 @@ import sys
 import time
 from pathlib import Path
 
+import msgspec
 import pytest
 from rich.console import Console
 
 from meta_tests import factories
 from meta_tests.factories import DIRECT, DRIFT, PERPLEXITY, changed_choices, changed_perplexities, choices, record
+from quantsuite.contrasts import FORMATS
 from quantsuite.gate import gate_against_reference
 from quantsuite.intervals import RESAMPLES
 from quantsuite.margins import Margins
@@ -218,15 +220,13 @@ def test_without_bf16_there_are_values_and_no_comparison(tmp_path: Path) -> None
 
 
 def test_different_conditions_are_not_compared() -> None:
-    records = [
-        record(DIRECT, items=REFERENCE),
-        record(DIRECT, "int8-row", "real", items=changed_choices(REFERENCE, lost=100, gained=0), device="H200"),
-    ]
-    model = analysed(records)
+    changed = record(DIRECT, "int8-row", "real", items=changed_choices(REFERENCE, lost=100, gained=0))
+    newer = msgspec.structs.replace(changed.environment, versions={"torch": "2.14.0"})
+    model = analysed([record(DIRECT, items=REFERENCE), msgspec.structs.replace(changed, environment=newer)])
     assert not model.metrics[0].compared
     other = next(row for row in model.metrics[0].rows if not row.record.subject.is_reference)
     assert other.rank is None
-    assert other.note == "not comparable with bf16: device is H200, not cpu"
+    assert other.note == "not comparable with bf16: torch is 2.14, not 2.13"
 
 
 def test_executions_are_not_merged(tmp_path: Path) -> None:
@@ -271,7 +271,7 @@ def test_formats_are_compared_with_each_other_at_equal_granularity_and_execution
         record(DIRECT, "int8-row:int8-token", "real", items=REFERENCE),
         record(DIRECT, "fp8-row:fp8-token", "simulated", items=REFERENCE),
     ]
-    (pair,) = analysed(records).metrics[0].format_pairs
+    (pair,) = next(found.pairs for found in analysed(records).contrasts if found.contrast == FORMATS)
     assert (pair.reference.subject.label, pair.candidate.subject.label) == ("int8-row-real", "fp8-row-real")
     assert pair.comparison and pair.comparison.change.estimate == pytest.approx(0.06)
 
