@@ -28,6 +28,7 @@ from meta_tests.checkpoints import MIXTURES, PLAIN, build_model, save_checkpoint
 from quantsuite.adapters.loading import load_model
 from quantsuite.adapters.transformers import TransformersEngine
 from quantsuite.bounds import bound_execution
+from quantsuite.engine import GenerateRequest, Rows, ScoreRequest
 from quantsuite.experts import FusedExperts, QuantizedExperts
 from quantsuite.layer import QuantizedLinear
 from quantsuite.linear import MisfitError, UnsupportedError, misfits, quantized, unquantized, weight_bytes
@@ -179,13 +180,13 @@ def test_a_mixture_is_as_it_was_after_the_block(name: str, execution: Execution)
 @mixtures
 def test_a_quantized_mixture_scores_and_generates_as_the_engine_promises(name: str) -> None:
     model = build_model(MIXTURES[name])
-    sequences = [[*range(1, 20)], [*range(1, 15), 40, 41]]
+    sequences = [tuple(range(1, 20)), (*range(1, 15), 40, 41)]
     with torch.inference_mode(), quantized(model, Scheme.parse("int8-row"), "simulated"):
         engine = TransformersEngine(model)
-        for scores in engine.score(sequences, [1, 1]):
-            logits = model(input_ids=torch.tensor([sequences[scores.sequence]])).logits[0]
-            assert torch.allclose(scores.log_probs, logits.log_softmax(-1)[:-1], atol=1e-3)
-        ours = engine.generate(sequences, max_new_tokens=5, stop=lambda tokens: False)
+        for result in engine.score([ScoreRequest(tokens=sequence, first=1, want=Rows()) for sequence in sequences]):
+            logits = model(input_ids=torch.tensor([sequences[result.request]])).logits[0]
+            assert torch.allclose(result.log_probs, logits.log_softmax(-1)[:-1], atol=1e-3)
+        ours = engine.generate([GenerateRequest(tokens=sequence, max_new_tokens=5) for sequence in sequences])
         for sequence, continuation in zip(sequences, ours, strict=True):
             theirs = model.generate(torch.tensor([sequence]), max_new_tokens=5, do_sample=False)
             assert continuation == theirs[0, len(sequence) :].tolist()

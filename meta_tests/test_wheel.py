@@ -25,9 +25,10 @@ DATA = {
 
 
 def test_the_wheel_holds_the_package_and_these_data(wheel: Path) -> None:
+    tasks = {str(path.relative_to(ROOT)) for path in (ROOT / "quantsuite/tasks").rglob("*.toml")}
     held = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
     modules = {str(path.relative_to(ROOT)) for path in (ROOT / "quantsuite").rglob("*.py")}
-    assert held == modules | DATA
+    assert held == modules | tasks | DATA
 
 
 def test_accuracy_runs_from_any_folder_with_the_embedded_models_baseline(site: Path, tmp_path: Path) -> None:

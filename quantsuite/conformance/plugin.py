@@ -119,7 +119,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def _parameters(config: pytest.Config, folder: Path | None) -> Iterator[Any]:
     from quantsuite.conformance import cases as made
     from quantsuite.conformance.isolated import IsolatedCase
-    from quantsuite.session import resolve_device
+    from quantsuite.environment import resolve_device
 
     options = RunOptions.read(config.option)
     RunFile(options.numerics_output, option="--numerics-output").check_writable()
@@ -163,7 +163,7 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
 
 def _result(case: CheckCase, report: pytest.TestReport, call: pytest.CallInfo[None]) -> PropertyResult:
     from quantsuite.conformance.cases import CHECK_VERSION
-    from quantsuite.session import describe_environment
+    from quantsuite.environment import describe_environment
 
     reason = None
     if case.measured is not None:
