@@ -13,6 +13,7 @@ from quantsuite.convert import convert
 from quantsuite.facets import FIELDS
 from quantsuite.gate import gate, gate_against_reference
 from quantsuite.margins import MODES, MarginError, Margins
+from quantsuite.metrics import MetricError, metric
 from quantsuite.options import RunOptions, add_options
 from quantsuite.reading import read_run, read_runs
 from quantsuite.records import RecordError, Run
@@ -45,6 +46,13 @@ def _parser() -> argparse.ArgumentParser:
     change.add_argument("new", type=Path, help="run file that is not there yet")
     for command in (report, check):
         command.add_argument("runs", type=Path, nargs="+", help="run files")
+        command.add_argument(
+            "--metric",
+            action="append",
+            default=[],
+            metavar="FILE.py",
+            help="of your own, that records name: file.py, file.py:NAME or package.module:NAME; may be repeated",
+        )
         add_options(command.add_argument, only=("accuracy_margin", "perplexity_margin", "margin"))
     return parser
 
@@ -86,6 +94,8 @@ def main(arguments: list[str] | None = None) -> int:
         if options.command == "convert":
             print(f"{options.new}: {convert(options.old, options.new):,} records")
             return 0
+        for place in options.metric:
+            metric(place)
         run = read_runs(options.runs)
         if run.records:
             margins.check(record.metric for record in run.records)
@@ -96,7 +106,7 @@ def main(arguments: list[str] | None = None) -> int:
         else:
             baseline = read_run(Path(options.baseline), purpose="baseline").records
             result = gate(run.records, baseline, mode=options.mode, margins=margins)
-    except (RecordError, ContrastError, MarginError) as error:
+    except (RecordError, ContrastError, MarginError, MetricError) as error:
         print(error, file=sys.stderr)
         return 2
     Console().print(gate_summary(result))

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from quantsuite.columns import pack, unpack
-from quantsuite.metrics import metric
+from quantsuite.metrics import named_metric
 from quantsuite.records import Result
 
 
@@ -47,10 +47,7 @@ def _items(fields: dict[str, Any], items: dict[str, Any]) -> Any:
     """The items, of the type that their task's metric takes."""
     name = msgspec.convert(fields, _Measured).task.metric
     columns = {each: unpack(column) for each, column in items.items()}
-    try:
-        kind = metric(name).items
-    except ValueError as error:
-        raise ValueError(f"the metric is not installed: {error}; install the package that offers it") from error
+    kind = named_metric(name).items
     try:
         return msgspec.convert(columns, kind)
     except msgspec.ValidationError as error:
