@@ -16,7 +16,8 @@ from meta_tests.tolerance import fewest, most
 from quantsuite import intervals
 from quantsuite.gate import GateResult, gate, gate_against_reference
 from quantsuite.margins import MODES, Margins, Mode
-from quantsuite.records import Items, Metric, Outcome, Record
+from quantsuite.metrics import Items
+from quantsuite.records import Outcome, Record, TaskLabel
 
 MARGIN = 0.01
 Z = float(stats.norm.ppf(0.5 + intervals.CONFIDENCE / 2))
@@ -26,13 +27,13 @@ POWER = 0.9
 """With which the gate must catch a loss several standard errors beyond the margin."""
 
 
-def cell(items: Items | None, metric: Metric = factories.DIRECT, scheme: str = "int8-row", **fields: object) -> Record:
+def cell(items: Items | None, task: TaskLabel = factories.DIRECT, scheme: str = "int8-row", **fields: object) -> Record:
     execution = None if scheme == "bf16" else "simulated"
-    return factories.record(metric, scheme, execution, items=items, **fields)
+    return factories.record(task, scheme, execution, items=items, **fields)
 
 
-def status(candidate: Items, baseline: Items, metric: Metric) -> str:
-    return gate([cell(candidate, metric)], [cell(baseline, metric)]).checks[0].status
+def status(candidate: Items, baseline: Items, task: TaskLabel) -> str:
+    return gate([cell(candidate, task)], [cell(baseline, task)]).checks[0].status
 
 
 def count_worse_accuracy(items: int, p_lost: float, p_gained: float, simulations: int) -> int:
@@ -217,7 +218,7 @@ def replaced(record: Record, **changes: object) -> Record:
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"metric__version": 2}, "metric version is 2, not 1"),
+        ({"task__version": 2}, "task version is 2, not 1"),
         ({"subject__engine": "vllm"}, "engine is vllm, not transformers"),
         ({"environment__device": "NVIDIA H200"}, "device is NVIDIA H200, not cpu"),
         ({"environment__dtype": "fp16"}, "dtype is fp16, not bf16"),
@@ -277,8 +278,7 @@ def test_against_the_reference_a_run_of_nothing_else_is_no_evidence() -> None:
 
 
 def test_outcomes_without_a_paired_comparison_are_not_comparable() -> None:
-    metric = Metric(name="world/drift", version=1, unit="nats", better="lower")
-    drifted = factories.record(metric, "int8-row", "simulated", items=factories.divergences(20))
+    drifted = factories.record(factories.DRIFT, "int8-row", "simulated", items=factories.divergences(20))
     result = gate([drifted], [drifted])
     assert [check.status for check in result.checks] == ["not comparable"]
     assert not result.passed
