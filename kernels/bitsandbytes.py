@@ -1,5 +1,5 @@
 """bitsandbytes: LLM.int8 and its four-bit formats."""
 
-from quantsuite.contestants.bitsandbytes import CONTESTANTS
+from quantsuite.contestants.bitsandbytes import KERNELS
 
-__all__ = ["CONTESTANTS"]
+__all__ = ["KERNELS"]

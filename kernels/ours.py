@@ -1,5 +1,5 @@
 """quantsuite's own quantizer and quantized linear layer."""
 
-from quantsuite.contestants.ours import CONTESTANTS
+from quantsuite.contestants.ours import KERNELS
 
-__all__ = ["CONTESTANTS"]
+__all__ = ["KERNELS"]

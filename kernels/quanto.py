@@ -1,5 +1,5 @@
 """optimum-quanto's quantized linear layers."""
 
-from quantsuite.contestants.quanto import CONTESTANTS
+from quantsuite.contestants.quanto import KERNELS
 
-__all__ = ["CONTESTANTS"]
+__all__ = ["KERNELS"]

@@ -1,5 +1,5 @@
 """torchao's ``quantize_`` configurations, applied to a linear layer."""
 
-from quantsuite.contestants.torchao import CONTESTANTS
+from quantsuite.contestants.torchao import KERNELS
 
-__all__ = ["CONTESTANTS"]
+__all__ = ["KERNELS"]

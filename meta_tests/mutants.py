@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from quantsuite.contestant import Claims
 from quantsuite.granularity import share_scales
 from quantsuite.quantize import largest_code
 from quantsuite.scale_formats import SMALLEST_SCALE
@@ -93,14 +92,10 @@ class PlainProduct:
     after: Callable[[Tensor], Tensor] = lambda y: y
     quantizes_x: bool = False
     refuses: bool = True
-    claimed_bits: int = 24
+    accumulator_bits: int = 24
     name: str = "plain-product"
     operation: str = "linear"
     schemes: tuple[str, ...] = ("int8-row:int8-token", "fp8-row:fp8-token", "int8-row")
-
-    @property
-    def claims(self) -> Claims:
-        return Claims(accumulator_bits=self.claimed_bits)
 
     def _codes(self, matrix: Tensor, operand: Operand) -> tuple[Tensor, Tensor]:
         if self.refuses and not torch.isfinite(matrix).all():

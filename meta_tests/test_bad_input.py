@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer, BertConfig, BertForMaskedLM
 
 from meta_tests.checkpoints import CONTEXT, PLAIN, VOCABULARY, save_checkpoint
-from meta_tests.command import quantsuite
+from meta_tests.command import ROOT, quantsuite
 from meta_tests.factories import DIRECT, PERPLEXITY, choices, perplexities, record
 from quantsuite.lines import encode_line
 from quantsuite.records import Record
@@ -134,6 +134,20 @@ def mmlu(examples: int = 5, **changes: list[Any]) -> Prepare:
     return lambda folder: ["--mmlu", save(folder), "--task", "mmlu/direct", "--scheme", "bf16"]
 
 
+def task_file(*arguments: str, country: str = "Norrland", edit: tuple[str, str] = ("", "")) -> Prepare:
+    """A task of a user's own, with one question about a country."""
+
+    def prepare(folder: Path) -> Arguments:
+        content = (ROOT / "examples/task/capitals.toml").read_text().replace("shots = 2", "shots = 0")
+        assert edit[0] in content
+        (folder / "own.toml").write_text(content.replace(*edit, 1))
+        row = {"country": country, "capitals": ["Vik", "Sund"], "capital": "Vik"}
+        (folder / "capitals.jsonl").write_text(json.dumps(row) + "\n")
+        return ["--task", "./own.toml", "--scheme", "bf16", *arguments]
+
+    return prepare
+
+
 def written(name: str, content: str) -> Callable[[Path], str]:
     def write(folder: Path) -> str:
         (folder / name).write_text(content)
@@ -228,12 +242,24 @@ BAD: dict[str, tuple[Prepare, str]] = {
     "mmlu-hub": (given("--mmlu", "nobody/nothing", "--task", "mmlu"), "the folder of a local copy"),
     "empty-rows": (wikitext(["", ""]), "all 2 rows are empty; the recipe needs text"),
     "null-rows": (wikitext(["a text", None]), "None"),
-    "number-rows": (wikitext([1, 2]), "row 0: 1 is no text; the recipe needs strings"),
+    "number-rows": (wikitext([1, 2]), "row 0: text 1 is no string; the recipe needs a string"),
     "shots": (mmlu(examples=3), "3 examples"),
     "letter-answer": (mmlu(answer=["C"]), "Failed to parse string: 'C' as a scalar of type int64"),
     "null-answer": (mmlu(answer=[None]), "None"),
     "three-choices": (mmlu(choices=[["a", "b", "c"]]), "3 choices"),
     "subject": (mmlu(subject=["astronomy"]), "no examples in dev for astronomy"),
+    "hellaswag-offline": (given("--task", "hellaswag"), "split 'validation', from 'Rowan/hellaswag'"),
+    "piqa-folder": (given("--task", "piqa", "--dataset", "piqa=./nowhere"), "./nowhere is not a folder"),
+    "dataset-name": (given("--dataset", "pica=./piqa"), "no task has a dataset 'pica'; did you mean 'piqa'?"),
+    "dataset-form": (given("--dataset", "piqa"), "'piqa' is no NAME=PLACE; give for example piqa=./piqa"),
+    "world-elsewhere": (given("--dataset", "world=./world"), "the dataset world is generated"),
+    "task-near": (given("--task", "hellaswg"), "unknown task 'hellaswg'; did you mean 'hellaswag'?"),
+    "task-file": (given("--task", "./own.toml"), "there is no task own.toml; . has no .toml file"),
+    "task-key": (task_file(edit=("prompt", "promt")), "own.toml: unknown key recipe.promt; did you mean 'prompt'?"),
+    "task-column": (task_file(edit=("{{ country", "{{ land")), "own.toml: recipe.prompt names land; the columns are"),
+    "task-rows": (task_file(edit=('"capitals.jsonl"', '"rows.jsonl"')), "rows.jsonl is not a file"),
+    "task-row": (task_file(edit=(".index(capital)", ".index(country)")), "row 0: recipe.answer cannot be filled in"),
+    "task-prompt": (task_file(country="x " * 600), "tokens at once, the context of tiny holds 512"),
     "output-folder": (folder_named("there", *SMALL, "--output"), "there is a directory; name a run file"),
     "output-below-a-file": (
         lambda folder: [*SMALL, "--output", written("file", "")(folder) + "/run.jsonl"],

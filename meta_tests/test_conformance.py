@@ -14,7 +14,8 @@ import pytest
 from meta_tests.mutants import AsymmetricQuantizer, PlainQuantizer
 from quantsuite.checks import CheckFailure, NotApplicable
 from quantsuite.conformance.cases import KnownFailure, make_cases, parameters, read_known_failures, require_cases
-from quantsuite.contestant import ENTRY_POINT_GROUP, ContestantError, load
+from quantsuite.kernels.loading import ENTRY_POINT_GROUP, load
+from quantsuite.kernels.validation import KernelError
 from quantsuite.quantize import dequantize, quantize
 from quantsuite.reading import read_run
 
@@ -48,6 +49,7 @@ from quantsuite.conformance import parametrize_with_checks
 def test_kernel(check):
     check()
 """
+NOT_INSTALLED = "from quantsuite.kernels.loading import require\nrequire('not_there', extra='theirs')\n"
 TIES = "mine/int8-row/float32/ties_go_to_even"
 
 
@@ -145,10 +147,10 @@ def test_an_expected_failure_that_names_nothing_is_an_error(tmp_path: Path, site
     [
         ("nowhere.py", "nowhere.py does not exist; give a path to a Python file"),
         ("mypackage.module:other", "mypackage.module has no 'other'; it has"),
-        ("empty.py", "set CONTESTANTS to a list of them, or name one object as empty.py:name"),
-        ("mypackage.module", "set CONTESTANTS to a list of them, or name one object as mypackage.module:name"),
+        ("empty.py", "set KERNELS to a list of them, or name one object as empty.py:name"),
+        ("mypackage.module", "set KERNELS to a list of them, or name one object as mypackage.module:name"),
         ("mypackage.module:Kernel.quantize", "mypackage.module has no 'Kernel.quantize'"),
-        ("mypackage.module:torch", "a contestant needs name, operation, schemes"),
+        ("mypackage.module:torch", "a kernel needs name, operation, schemes"),
         ("not_installed.kernel:kernel", "is its package installed?"),
     ],
 )
@@ -156,10 +158,10 @@ def test_what_cannot_be_loaded_says_what_can(
     kernel: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_project(tmp_path, NEAREST)
-    (tmp_path / "empty.py").write_text("CONTESTANTS = []")
+    (tmp_path / "empty.py").write_text("KERNELS = []")
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(ContestantError, match=re.escape(message)):
+    with pytest.raises(KernelError, match=re.escape(message)):
         load(kernel)
     sys.modules.pop("mypackage.module", None)
     sys.modules.pop("mypackage", None)
@@ -176,29 +178,32 @@ def test_what_cannot_be_loaded_says_what_can(
         ("schemes = ('int8-row', 8)", "schemes of mine is ('int8-row', 8), expected a list of strings"),
         ("dtypes = ('float31',)", "mine has dtype 'float31'; use names such as 'bfloat16'"),
         ("dtypes = ('int8',)", "mine has dtype 'int8'; use names such as 'bfloat16'"),
-        ("claims = 24", "claims of mine is 24, expected a Claims"),
+        ("accumulator_bits = 0", "accumulator_bits of mine is 0, expected a whole number from 1"),
         ("operation = ['quantize']", "unknown operation ['quantize']; use quantize or linear"),
     ],
 )
-def test_what_a_contestant_declares_wrongly_is_named(attribute: str, message: str, tmp_path: Path) -> None:
+def test_what_a_kernel_declares_wrongly_is_named(attribute: str, message: str, tmp_path: Path) -> None:
     path = tmp_path / "mine.py"
     path.write_text(f"{KERNEL.replace('ROUND', NEAREST)}\nKernel.{attribute}\nCONTESTANTS = [kernel]\n")
-    with pytest.raises(ContestantError, match=re.escape(f"{path}: {message}")):
+    with pytest.raises(KernelError, match=re.escape(f"{path}: {message}")):
         load(str(path))
 
 
 def test_a_missing_library_is_named_with_the_line_that_installs_it(tmp_path: Path) -> None:
     path = tmp_path / "theirs.py"
-    path.write_text("from quantsuite.contestant import require\nrequire('not_there', extra='theirs')\n")
+    path.write_text(NOT_INSTALLED)
     source = load(str(path))
-    assert source.contestants == ()
+    assert source.kernels == ()
     assert source.missing is not None and source.missing.endswith("pip install 'quantsuite[theirs]'")
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("from quantsuite.contestant import require\nrequire('not_there', extra='theirs')", "pip install 'quantsuite["),
+        (
+            "from quantsuite.kernels.loading import require\nrequire('not_there', extra='theirs')",
+            "pip install 'quantsuite[",
+        ),
         (
             f"{KERNEL}\nKernel.unsupported = lambda *case: 'no such unit'\nCONTESTANTS = [kernel]",
             "no check of mine ran: no such unit",
@@ -234,7 +239,7 @@ class Careless:
 
 
 @pytest.mark.parametrize("operation", ["quantize", "linear"])
-def test_a_contestant_that_changes_its_input_holds_no_property_of_values(operation: str) -> None:
+def test_a_kernel_that_changes_its_input_holds_no_property_of_values(operation: str) -> None:
     """Expected values come from the tensor that it was given."""
     failed = {}
     for case in make_cases([Careless(operation)]):
@@ -258,17 +263,17 @@ def test_schemes_are_chosen_by_any_of_their_names() -> None:
     ("schemes", "message"),
     [
         (["int8-g37"], "plain does not implement int8-g37; it implements int8-row, int8-row-full"),
-        (["int8-row", "int8-g37"], "no contestant implements int8-g37; they implement int8-row"),
+        (["int8-row", "int8-g37"], "no kernel implements int8-g37; they implement int8-row"),
         (["int9-row"], "unknown scheme 'int9-row'"),
     ],
 )
-def test_a_scheme_that_no_chosen_contestant_implements_is_an_error(schemes: list[str], message: str) -> None:
+def test_a_scheme_that_no_chosen_kernel_implements_is_an_error(schemes: list[str], message: str) -> None:
     kernels = [PlainQuantizer()]
     with pytest.raises(ValueError, match=message):
         require_cases(make_cases(kernels, schemes=schemes), kernels, schemes)
 
 
-def test_a_contestant_that_is_chosen_beside_another_needs_a_case_too() -> None:
+def test_a_kernel_that_is_chosen_beside_another_needs_a_case_too() -> None:
     kernels = [PlainQuantizer(), AsymmetricQuantizer()]
     cases = make_cases(kernels, schemes=["int8-row"])
     with pytest.raises(ValueError, match="plain-asymmetric does not implement int8-row; it implements int8-row-asym"):

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,8 @@ from typing import Any
 import datasets
 import pytest
 
-from quantsuite.evaluate.data import DataError, MissingDataError, mmlu, wikitext_rows
+from meta_tests.recipes import mmlu, prepare, wikitext_rows
+from quantsuite.evaluate.data import DataError, MissingDataError
 
 WIKITEXT = "wikitext-2-raw-v1"
 QUESTION = {"question": "q", "subject": "s", "choices": ["a", "b", "c", "d"], "answer": 2}
@@ -39,7 +41,7 @@ def message(caught: pytest.ExceptionInfo[DataError]) -> str:
 def refused_text(folder: Path, rows: list[Any]) -> str:
     location = save_rows(folder, WIKITEXT, test=[{"text": row} for row in rows])
     with pytest.raises(DataError) as caught:
-        wikitext_rows(location)
+        prepare("wikitext2/head100", location)
     return message(caught)
 
 
@@ -49,7 +51,9 @@ def refused_questions(folder: Path, dev: list[dict[str, Any]], test: list[dict[s
     return message(caught)
 
 
-@pytest.mark.parametrize(("rows", "shown"), [(["a", None], "row 1: None"), ([3, 4], "row 0: 3"), ([["a"]], "row 0:")])
+@pytest.mark.parametrize(
+    ("rows", "shown"), [(["a", None], "row 1: text None"), ([3, 4], "row 0: text 3"), ([["a"]], "row 0: text")]
+)
 def test_a_row_that_is_no_text_is_named(tmp_path: Path, rows: list[Any], shown: str) -> None:
     assert f"split 'test', {shown}" in refused_text(tmp_path / "d", rows)
 
@@ -92,7 +96,7 @@ def test_a_row_that_is_no_question_is_named(tmp_path: Path, change: dict[str, An
 
 def test_a_row_that_is_no_example_is_named(tmp_path: Path) -> None:
     rows = [QUESTION] * 4 + [QUESTION | {"choices": ["a"]}]
-    assert "split 'dev', row 4 (s): " in refused_questions(tmp_path / "d", rows, [QUESTION])
+    assert "split 'dev', row 4: 1 choices" in refused_questions(tmp_path / "d", rows, [QUESTION])
 
 
 @pytest.mark.parametrize("count", [1, 4])
@@ -104,8 +108,9 @@ def test_a_subject_of_fewer_than_five_examples_is_named(tmp_path: Path, count: i
 
 def test_five_examples_are_taken_where_there_are_more(tmp_path: Path) -> None:
     dev = [QUESTION | {"question": str(number)} for number in range(7)]
-    examples = mmlu(save_rows(tmp_path / "d", "all", dev=dev, test=[QUESTION])).examples["s"]
-    assert [example.question for example in examples] == ["0", "1", "2", "3", "4"]
+    (question,) = mmlu(save_rows(tmp_path / "d", "all", dev=dev, test=[QUESTION]))
+    shown = re.findall(r"^(.)\nA\. a\nB\. b\nC\. c\nD\. d\nAnswer:(.*)$", question.prompt, re.MULTILINE)
+    assert shown == [(str(number), " C") for number in range(5)] + [("q", "")]
 
 
 @pytest.mark.parametrize("name", ["data[1]", "my data", "a*b", "what?", "[a]/b c[0-9]"])

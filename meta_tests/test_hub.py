@@ -26,11 +26,11 @@ SECONDS = 2 * hub.TIMEOUT + 4
 CALLS = {
     "model": "from quantsuite.adapters.loading import load_model; print(load_model({name!r}, dtype='fp32').sha256)",
     "context": "from quantsuite.adapters.loading import context_length; print(context_length({name!r}))",
-    "dataset": "from quantsuite.evaluate.data import wikitext_rows; print(wikitext_rows({name!r}))",
+    "dataset": "from meta_tests.recipes import wikitext_rows; print(wikitext_rows({name!r}))",
 }
 CLOCKED = """
 import time
-import quantsuite.adapters.loading, quantsuite.evaluate.data, datasets
+import meta_tests.recipes, quantsuite.adapters.loading, datasets
 begin = time.monotonic()
 try:
     {call}

@@ -1,4 +1,4 @@
-"""Contestants that end, block or misuse their process cost their own cells and nothing else."""
+"""Kernels that end, block or misuse their process cost their own cells and nothing else."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from quantsuite.checks import CheckFailure, Measured, NotApplicable, NotSupporte
 from quantsuite.conformance.cases import CheckCase, make_cases
 from quantsuite.conformance.isolated import MOST_LOST, IsolatedCase, IsolatedSource
 from quantsuite.conformance.process import KEPT_OUTPUT, NoAnswer, ProcessLost
-from quantsuite.contestant import load
+from quantsuite.kernels.loading import load
 from quantsuite.reading import read_run
 from quantsuite.records import PropertyResult
 
@@ -86,7 +86,7 @@ def raise_odd(x):
     raise Odd("not today")
 
 
-CONTESTANTS = [
+KERNELS = [
     Kernel("interrupts", interrupt),
     Kernel("exits", lambda x: sys.exit(2)),
     Kernel("asks", lambda x: input()),
@@ -100,7 +100,7 @@ CONTESTANTS = [
 ]
 """
 ENDING = """
-CONTESTANTS = [
+KERNELS = [
     Kernel("faults", lambda x: os.kill(os.getpid(), signal.SIGSEGV)),
     Kernel("leaves", lambda x: os._exit(3)),
 ]
@@ -116,7 +116,7 @@ def chatter(x):
         print("chatter")
 
 
-CONTESTANTS = [Kernel("blocks", block), Kernel("chatters", chatter)]
+KERNELS = [Kernel("blocks", block), Kernel("chatters", chatter)]
 """
 HOLDING = """
 def hold(x):
@@ -125,14 +125,14 @@ def hold(x):
     os._exit(4)
 
 
-CONTESTANTS = [Kernel("floods", lambda x: write_forever()), Kernel("holds", hold)]
+KERNELS = [Kernel("floods", lambda x: write_forever()), Kernel("holds", hold)]
 """
 FILES = {
     "raising": KERNEL + RAISING,
     "ending": KERNEL + ENDING,
     "blocking": KERNEL + BLOCKING,
     "holding": KERNEL + HOLDING,
-    "good": KERNEL + 'CONTESTANTS = [Kernel("good", lambda x: x)]\n',
+    "good": KERNEL + 'KERNELS = [Kernel("good", lambda x: x)]\n',
     "import_ends": "import os\nos._exit(7)\n",
     "import_blocks": "while True:\n    pass\n",
     "import_floods": KERNEL + "write_forever()\n",
@@ -150,7 +150,7 @@ raises = "RuntimeError"
 SUITE = """
 from pathlib import Path
 
-contestant_folder = Path(__file__).parent / "kernels"
+kernel_folder = Path(__file__).parent / "kernels"
 
 
 def test_all(conformance_check):
@@ -172,7 +172,7 @@ def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def project(folder: Path, files: dict[str, str]) -> Path:
-    """A folder with one test of every contestant of ``kernels/``."""
+    """A folder with one test of every kernel of ``kernels/``."""
     (folder / "kernels").mkdir()
     (folder / "reports").mkdir()
     for name, content in files.items():
@@ -211,7 +211,7 @@ class Finished:
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
-    """One run over all contestants here."""
+    """One run over all kernels here."""
     folder = project(tmp_path_factory.mktemp("contestants"), FILES)
     (folder / "reports" / "known_failures.toml").write_text(KNOWN)
     process = run(folder, "--check-timeout", str(LIMIT))
@@ -272,7 +272,7 @@ def test_a_known_failure_names_the_builtin_class_of_what_is_raised(finished: Fin
     found = finished.properties["known", "zeros_stay_zero"]
     assert (found.outcome, found.reason) == (
         "known failure",
-        "odd https://example.org: quantsuite_contestant_raising.Odd: not today",
+        "odd https://example.org: quantsuite_kernel_raising.Odd: not today",
     )
 
 
@@ -281,10 +281,10 @@ def test_the_run_goes_on_to_its_end_and_fails(finished: Finished) -> None:
     assert f"{len(LOST) + 5} failed" in finished.process.stdout
 
 
-def test_a_failure_shows_the_contestants_own_frames_and_output(finished: Finished) -> None:
+def test_a_failure_shows_the_kernels_own_frames_and_output(finished: Finished) -> None:
     text = finished.process.stdout
     assert "- output of blocking -" in text and text.count("chatter\n") < KEPT_OUTPUT
-    frames = text.split("- traceback in the contestant -")[1].split("- traceback")[0]
+    frames = text.split("- traceback in the kernel -")[1].split("- traceback")[0]
     assert frames.splitlines()[2].startswith(f'  File "{finished.folder}/kernels/raising.py", line ')
     assert "in interrupt" in frames
 
@@ -312,17 +312,17 @@ def test_a_kernel_that_is_named_and_cannot_be_loaded_costs_no_other(tmp_path: Pa
     assert {found.contestant for found in results} == {"good"}
 
 
-def test_contestants_of_one_name_are_refused_with_their_places(tmp_path: Path) -> None:
+def test_kernels_of_one_name_are_refused_with_their_places(tmp_path: Path) -> None:
     project(tmp_path, {"good": FILES["good"], "twin": FILES["good"]})
     result = run(tmp_path)
     assert result.returncode == pytest.ExitCode.USAGE_ERROR
-    assert re.search(r"kernels/good.py and \S+kernels/twin.py have contestants of one name, 'good'", result.stderr)
+    assert re.search(r"kernels/good.py and \S+kernels/twin.py have kernels of one name, 'good'", result.stderr)
 
 
 IGNORING = "for number in set(range(1, 65)) - {9, 19, 32, 33}: signal.signal(number, signal.SIG_IGN)"
 
 
-def test_workers_check_contestants_too(tmp_path: Path) -> None:
+def test_workers_check_kernels_too(tmp_path: Path) -> None:
     project(tmp_path, {"ending": FILES["ending"]})
     result = run(tmp_path, "-n", "2")
     assert result.returncode == pytest.ExitCode.TESTS_FAILED
@@ -345,7 +345,7 @@ def test_a_check_that_holds_the_interpreter_ends_with_a_run_that_was_killed(befo
 
 @pytest.fixture
 def source(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[IsolatedSource]:
-    """A source of one contestant that does on zeros what the parameter says."""
+    """A source of one kernel that does on zeros what the parameter says."""
     path = tmp_path / "mine.py"
     body = f"FOLDER = {str(tmp_path)!r}\n\n\ndef act(x):\n    {request.param}\n"
     path.write_text(f'{KERNEL}\n{body}\n\nCONTESTANTS = [Kernel("mine", act)]\n')
@@ -370,7 +370,7 @@ def test_a_source_that_loses_its_process_again_and_again_is_given_up(source: Iso
 
 
 @pytest.mark.parametrize("source", ["os.fork()"], indirect=True)
-def test_a_fork_of_a_contestant_answers_nothing(source: IsolatedSource) -> None:
+def test_a_fork_of_a_kernel_answers_nothing(source: IsolatedSource) -> None:
     zeros, repeatable = cases(source, "zeros_stay_zero", "repeatable")
     with pytest.raises(CheckFailure, match=r"mine\.quantize returned None"):
         zeros()
@@ -381,7 +381,7 @@ DAEMON = "import subprocess; subprocess.Popen(['sleep', '600'], start_new_sessio
 
 
 @pytest.mark.parametrize("source", [DAEMON], indirect=True)
-def test_what_a_contestant_starts_in_a_session_of_its_own_ends_too(source: IsolatedSource, tmp_path: Path) -> None:
+def test_what_a_kernel_starts_in_a_session_of_its_own_ends_too(source: IsolatedSource, tmp_path: Path) -> None:
     (zeros,) = cases(source, "zeros_stay_zero")
     assert zeros().tightness == 0
     assert len(running_in(tmp_path)) == 1
@@ -390,7 +390,7 @@ def test_what_a_contestant_starts_in_a_session_of_its_own_ends_too(source: Isola
 
 
 @pytest.mark.parametrize("source", ["os.closerange(3, 100)", "forge()"], indirect=True)
-def test_a_contestant_cannot_forge_an_answer(source: IsolatedSource) -> None:
+def test_a_kernel_cannot_forge_an_answer(source: IsolatedSource) -> None:
     zeros, repeatable = cases(source, "zeros_stay_zero", "repeatable")
     with pytest.raises(ProcessLost, match="mine: its process"):
         zeros()
@@ -398,7 +398,7 @@ def test_a_contestant_cannot_forge_an_answer(source: IsolatedSource) -> None:
 
 
 @pytest.mark.parametrize("source", ["print('x' * 10**7); print('last words'); assert False"], indirect=True)
-def test_the_end_of_what_a_contestant_prints_is_kept(source: IsolatedSource) -> None:
+def test_the_end_of_what_a_kernel_prints_is_kept(source: IsolatedSource) -> None:
     (zeros,) = cases(source, "zeros_stay_zero")
     with pytest.raises(AssertionError) as caught:
         zeros()
@@ -427,7 +427,7 @@ def test_results_of_another_process_are_those_of_this_one() -> None:
     location, schemes = str(ROOT / "kernels" / "ours.py"), ["nf4-g64", "int8-row:int8-token"]
     source = IsolatedSource(location, limit=0)
     there = make_cases(source.load(), schemes=schemes, case=IsolatedCase)
-    here = make_cases(load(location).contestants, schemes=schemes)
+    here = make_cases(load(location).kernels, schemes=schemes)
     assert [str(case) for case in there] == [str(case) for case in here]
     found = [outcome(case) for case in there[::9]]
     source.close()

@@ -16,12 +16,15 @@ import torch
 from quantsuite.engine import GenerateRequest, ScoreRequest, ScoreResult
 from quantsuite.engine.wants import answer
 from quantsuite.evaluate import multiple_choice, windows
-from quantsuite.evaluate.data import Document, Examination
+from quantsuite.evaluate.data import Document
 from quantsuite.evaluate.drift import drift
 from quantsuite.evaluate.perplexity import score_text
-from quantsuite.metrics import Choices
+from quantsuite.evaluate.questions import Question
+from quantsuite.evaluate.windows import TextItem
+from quantsuite.metrics import UNPARSED, Choices
 from quantsuite.metrics.estimators import flips
-from quantsuite.tiny.world import Question
+from quantsuite.tasks import shipped_tasks
+from quantsuite.tasks.texts import windows_of
 
 
 class WordTokenizer:
@@ -86,7 +89,19 @@ def as_words(tokens: Sequence[int]) -> str:
     return " ".join(f"w{token}" for token in tokens)
 
 
-WINDOW_RECIPES = [windows.window2048, windows.chunk512, windows.head100]
+def window2048(tokenizer: WordTokenizer, rows: list[str]) -> list[TextItem]:
+    return windows_of(shipped_tasks()["wikitext2/window2048"].recipe, tokenizer, rows)
+
+
+def chunk512(tokenizer: WordTokenizer, rows: list[str]) -> list[TextItem]:
+    return windows_of(shipped_tasks()["wikitext2/chunk512"].recipe, tokenizer, rows)
+
+
+def head100(tokenizer: WordTokenizer, rows: list[str]) -> list[TextItem]:
+    return windows_of(shipped_tasks()["wikitext2/head100"].recipe, tokenizer, rows)
+
+
+WINDOW_RECIPES = [window2048, chunk512, head100]
 
 
 @pytest.mark.parametrize("recipe", WINDOW_RECIPES, ids=lambda recipe: recipe.__name__)
@@ -114,16 +129,16 @@ def test_uniform_model_has_the_vocabulary_as_perplexity_and_no_bf16_grid() -> No
     size = 30_001
     chain = Chain(torch.full((1, size), -math.log(size)).expand(size + 1, size))
     tokens = [random.Random(3).randrange(size) for _ in range(3000)]
-    result = score_text(chain, windows.window2048(WordTokenizer(size), [as_words(tokens)]))
+    result = score_text(chain, window2048(WordTokenizer(size), [as_words(tokens)]))
     assert math.exp(sum(result.nats) / sum(result.units)) == pytest.approx(size, rel=1e-6)
 
 
 @pytest.mark.parametrize(
     ("recipe", "scored"),
     [
-        (windows.window2048, lambda ids: [*ids[1:2048], *ids[2049:4096]]),
-        (windows.chunk512, lambda ids: [t for b in range(0, len(ids) - 511, 512) for t in ids[b + 257 : b + 512]]),
-        (windows.head100, lambda ids: ids[1:]),
+        (window2048, lambda ids: [*ids[1:2048], *ids[2049:4096]]),
+        (chunk512, lambda ids: [t for b in range(0, len(ids) - 511, 512) for t in ids[b + 257 : b + 512]]),
+        (head100, lambda ids: ids[1:]),
     ],
     ids=["window2048", "chunk512", "head100"],
 )
@@ -141,7 +156,7 @@ def test_recipe_scores_exactly_its_targets(recipe, scored) -> None:
 
 def test_head100_skips_empty_rows_and_stops_at_a_hundred() -> None:
     rows = ["w1 w2 w3", "", " \n"] * 60
-    assert len(windows.head100(WordTokenizer(9), rows)) == 34
+    assert len(head100(WordTokenizer(9), rows)) == 34
 
 
 @pytest.mark.parametrize(
@@ -163,32 +178,34 @@ def test_an_engine_that_does_not_answer_each_request_once_is_refused(change, mes
             return iter(change(list(super().score(requests))))
 
     chain, sample = markov(states=50, successors=8)
-    items = windows.chunk512(WordTokenizer(50), [as_words(sample(4000, seed=6))])
+    items = chunk512(WordTokenizer(50), [as_words(sample(4000, seed=6))])
     with pytest.raises(ValueError, match=message):
         score_text(Faulty(chain.log_transition), items)
 
 
 def test_nan_in_log_probabilities_is_an_error_and_never_a_perplexity() -> None:
-    items = windows.head100(WordTokenizer(3), ["w0 w1 w2"])
+    items = head100(WordTokenizer(3), ["w0 w1 w2"])
     with pytest.raises(ValueError, match="NaN or infinite"):
         score_text(Chain(torch.full((4, 4), torch.nan)), items)
 
 
 QUESTIONS = 40
-LETTERS = multiple_choice.LETTERS
+LETTERS = "ABCD"
+NUMBERS = sorted(range(QUESTIONS), key=lambda i: i % 2)
+"""Of the questions, in their order."""
 
 
-def examination() -> Examination:
-    """Two subjects; the number in a question's text identifies it."""
-    questions = tuple(
-        Question(subject=f"subject_{i % 2}", question=f"w{i}", choices=tuple(f"c{i}{c}" for c in LETTERS), answer=i % 4)
-        for i in sorted(range(QUESTIONS), key=lambda i: i % 2)
-    )
-    examples = {
-        f"subject_{s}": (Question(subject=f"subject_{s}", question="w99", choices=tuple(LETTERS), answer=0),)
-        for s in range(2)
-    }
-    return Examination(name="oracle", examples=examples, questions=questions)
+def questions() -> list[Question]:
+    """Two subjects; the number that stands last in a prompt identifies its question."""
+    return [
+        Question(
+            group=f"subject_{i % 2}",
+            prompt=f"about subject_{i % 2} w99 Answer: A w{i} Answer:",
+            continuations=tuple(f" {letter}" for letter in LETTERS),
+            answer=i % 4,
+        )
+        for i in NUMBERS
+    ]
 
 
 @dataclass
@@ -219,17 +236,21 @@ def likelihoods(chosen: int) -> list[float]:
     return [-0.25 if letter == chosen else -2.0 - letter for letter in range(4)]
 
 
+def answered(planted: dict[int, list[float]]) -> Choices:
+    tokenizer = WordTokenizer(100)
+    return multiple_choice.choices(Oracle(tokenizer, planted), tokenizer, questions(), letters=LETTERS)
+
+
 def test_direct_accuracy_and_likelihoods_are_the_planted_ones() -> None:
     planted = {i: likelihoods(i % 4 if i % 5 else (i + 1) % 4) for i in range(QUESTIONS)}
-    result = multiple_choice.direct(Oracle(tokenizer := WordTokenizer(100), planted), tokenizer, examination())
+    result = answered(planted)
     assert sum(result.correct) == QUESTIONS - QUESTIONS // 5
-    numbers = [int(q.question[1:]) for q in examination().questions]
-    assert result.log_likelihoods == [pytest.approx(planted[i]) for i in numbers]
+    assert result.log_likelihoods == [pytest.approx(planted[i]) for i in NUMBERS]
 
 
 def test_ties_go_to_the_first_letter_and_are_counted() -> None:
     planted = {i: [-1.0, -1.0, -2.0, -3.0] for i in range(QUESTIONS)}
-    result = multiple_choice.direct(Oracle(tokenizer := WordTokenizer(100), planted), tokenizer, examination())
+    result = answered(planted)
     assert set(result.predicted) == {0}
     assert result.ties == QUESTIONS
 
@@ -237,8 +258,8 @@ def test_ties_go_to_the_first_letter_and_are_counted() -> None:
 def test_generated_answers_are_read_by_their_first_letter_and_others_are_unparsed() -> None:
     written = {i: ["A", "b is right", "Zebra", "D)"][i % 4] for i in range(QUESTIONS)}
     oracle = Oracle(tokenizer := WordTokenizer(100), {}, written)
-    result = multiple_choice.generate(oracle, tokenizer, examination())
-    assert result.predicted.count(multiple_choice.UNPARSED) == QUESTIONS // 4
+    result = multiple_choice.written(oracle, tokenizer, questions(), letters=LETTERS, max_new_tokens=4)
+    assert result.predicted.count(UNPARSED) == QUESTIONS // 4
     assert sum(result.correct) == 3 * QUESTIONS // 4
 
 
@@ -257,7 +278,7 @@ def test_planted_flips_are_counted_in_both_directions() -> None:
 
 def test_drift_between_two_known_sources_is_their_divergence() -> None:
     p, q = torch.tensor([0.5, 0.25, 0.25]), torch.tensor([0.25, 0.5, 0.25])
-    items = windows.head100(WordTokenizer(2), ["w0 w1 w0 w1 w0"])
+    items = head100(WordTokenizer(2), ["w0 w1 w0 w1 w0"])
     result = drift(Chain(p.log().expand(3, 3)), Chain(q.log().expand(3, 3)), items)
     assert result.kl == [pytest.approx(0.25 * math.log(2))] * 4
     assert result.delta_p == pytest.approx([0.25, -0.25, 0.25, -0.25])

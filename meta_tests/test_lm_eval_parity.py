@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,17 @@ import yaml
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, Qwen3Config
 
 from meta_tests.checkpoints import build_model
+from meta_tests.hub_layouts import save_splits
+from meta_tests.recipes import prepare, wikitext_rows
 from quantsuite.adapters.loading import load_model
 from quantsuite.adapters.transformers import TransformersEngine
-from quantsuite.evaluate import data, multiple_choice, windows
-from quantsuite.evaluate.data import Document, Examination
+from quantsuite.evaluate import data, windows
+from quantsuite.evaluate.cleanups import wikitext as detokenize
+from quantsuite.evaluate.data import Document
 from quantsuite.evaluate.perplexity import score_text
-from quantsuite.records import Choices
-from quantsuite.tasks import TASKS, Sources
+from quantsuite.evaluate.reading import read_rows
+from quantsuite.metrics import Choices
+from quantsuite.tasks import Prepared, Sources, shipped_tasks
 
 INSTALL = "the oracle is not installed: pip install 'lm-eval[hf]'"
 lm_eval = pytest.importorskip("lm_eval", reason=INSTALL)
@@ -69,8 +74,8 @@ def long_context(tiny: tuple[PreTrainedModel, PreTrainedTokenizerBase]) -> PreTr
 
 
 @pytest.fixture(scope="module")
-def wikitext_pages() -> tuple[Document, ...]:
-    return data.pages(data.wikitext_rows(local("QUANTSUITE_WIKITEXT", "WikiText-2")))
+def wikitext_pages() -> list[str]:
+    return data.pages(wikitext_rows(local("QUANTSUITE_WIKITEXT", "WikiText-2")))
 
 
 def harness(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, max_length: int | None = None) -> LM:
@@ -83,12 +88,8 @@ def rolling_log_likelihoods(peer: LM, texts: Sequence[str]) -> list[float]:
     return peer.loglikelihood_rolling(requests, disable_tqdm=True)
 
 
-def test_detokenized_pages_are_the_harnesss(wikitext_pages: tuple[Document, ...]) -> None:
-    changed = [
-        page.text
-        for page in wikitext_pages
-        if windows.detokenize(page.text) != wikitext_detokenizer({"page": page.text})
-    ]
+def test_detokenized_pages_are_the_harnesss(wikitext_pages: list[str]) -> None:
+    changed = [page for page in wikitext_pages if detokenize(page) != wikitext_detokenizer({"page": page})]
     assert changed == []
 
 
@@ -98,24 +99,23 @@ def test_detokenized_pages_are_the_harnesss(wikitext_pages: tuple[Document, ...]
      "5 \N{DEGREE SIGN} C", "a \n b", " N apples", "it 's", "a : b ; c . d ! e ? f , g", "/' 3/"],
 )  # fmt: skip
 def test_detokenized_marks_are_the_harnesss(text: str) -> None:
-    assert windows.detokenize(text) == wikitext_detokenizer({"page": text})
+    assert detokenize(text) == wikitext_detokenizer({"page": text})
 
 
-def test_words_and_bytes_of_pages_are_the_harnesss(wikitext_pages: tuple[Document, ...]) -> None:
-    counted = [process_results({"page": page.text}, [0.0]) for page in wikitext_pages]
-    assert [windows.count_words(page.text) for page in wikitext_pages] == [c["word_perplexity"][1] for c in counted]
-    assert [len(page.text.encode()) for page in wikitext_pages] == [c["byte_perplexity"][1] for c in counted]
+def test_words_and_bytes_of_pages_are_the_harnesss(wikitext_pages: list[str]) -> None:
+    counted = [process_results({"page": page}, [0.0]) for page in wikitext_pages]
+    assert [windows.count_words(page) for page in wikitext_pages] == [c["word_perplexity"][1] for c in counted]
+    assert [len(page.encode()) for page in wikitext_pages] == [c["byte_perplexity"][1] for c in counted]
 
 
 def test_wikitext_perplexities_are_the_harnesss(
-    tiny: tuple[PreTrainedModel, PreTrainedTokenizerBase], wikitext_pages: tuple[Document, ...]
+    tiny: tuple[PreTrainedModel, PreTrainedTokenizerBase], wikitext_pages: list[str]
 ) -> None:
     model, tokenizer = tiny
-    sources = Sources(wikitext=local("QUANTSUITE_WIKITEXT", "WikiText-2"), limit=PAGES)
-    ours = TASKS["wikitext2/document"].prepare(tokenizer, sources, 512)
+    ours = prepare("wikitext2/document", local("QUANTSUITE_WIKITEXT", "WikiText-2"), limit=PAGES)
     result = ours.measure(TransformersEngine(model), None, lambda done, total: None)
 
-    docs = [{"page": page.text} for page in wikitext_pages[:PAGES]]
+    docs = [{"page": page} for page in wikitext_pages[:PAGES]]
     totals = rolling_log_likelihoods(harness(model, tokenizer), [wikitext_detokenizer(doc) for doc in docs])
     results = [process_results(doc, (total,)) for doc, total in zip(docs, totals, strict=True)]
 
@@ -132,7 +132,7 @@ def test_document_likelihoods_are_the_harnesss(
     tiny: tuple[PreTrainedModel, PreTrainedTokenizerBase], max_length: int
 ) -> None:
     model, tokenizer = tiny
-    documents = data.world_documents()[:6]
+    documents = [Document(**row) for row in data.world_documents()[:6]]
     items = windows.document_items(tokenizer, documents, max_length=max_length, units=lambda text, tokens: tokens)
     ours = score_text(TransformersEngine(model), items).nats
 
@@ -141,104 +141,91 @@ def test_document_likelihoods_are_the_harnesss(
     assert ours == pytest.approx([-total for total in theirs], rel=1e-5)
 
 
-def save_questions(examination: Examination, folder: Path) -> dict[str, str]:
-    """MMLU's columns on disk, a file a split, as the harness reads them."""
-    files = {}
-    examples = [question for questions in examination.examples.values() for question in questions]
-    for split, questions in (("dev", examples), ("test", examination.questions)):
-        files[split] = str(folder / f"{split}.json")
-        rows = [
-            {"question": q.question, "subject": q.subject, "choices": list(q.choices), "answer": q.answer}
-            for q in questions
-        ]
-        datasets.Dataset.from_list(rows).to_json(files[split])
-    return files
+Rows = list[dict[str, Any]]
+COLUMNS = ("question", "subject", "choices", "answer")
 
 
-def harness_tasks(examination: Examination, folder: Path) -> list[ConfigurableTask]:
-    """The harness's own MMLU tasks, one a subject, on the given questions."""
-    template = Path(lm_eval.__file__).parent / "tasks/mmlu/default/_default_template_yaml"
-    files = save_questions(examination, folder)
-    return [
-        ConfigurableTask(
-            config=yaml.safe_load(template.read_text())
-            | {
-                "task": f"mmlu_{subject}",
-                "dataset_path": "json",
-                "dataset_kwargs": {"data_files": files},
-                "description": "The following are multiple choice questions (with answers) about "
-                f"{subject.replace('_', ' ')}.\n\n",
-                "process_docs": lambda rows, subject=subject: rows.filter(lambda row: row["subject"] == subject),
-                "num_fewshot": 5,
-            }
-        )
-        for subject in examination.examples
-    ]
+def few(dev: Rows, test: Rows, subjects: Sequence[str], count: int) -> dict[str, Rows]:
+    """The examples of some subjects, and their first questions."""
+    own = [[row for row in test if row["subject"] == subject][:count] for subject in subjects]
+    return {"dev": [row for row in dev if row["subject"] in subjects], "test": [row for rows in own for row in rows]}
 
 
-def harness_samples(
-    peer: LM, examination: Examination, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> list[dict[str, Any]]:
-    """What the harness logs of each question, in the examination's order."""
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", folder / "cache")
-    results = lm_eval.simple_evaluate(
-        peer, tasks=harness_tasks(examination, folder), num_fewshot=5, bootstrap_iters=0, log_samples=True
-    )
-    by_question = {
-        (sample["doc"]["subject"], sample["doc"]["question"], tuple(sample["doc"]["choices"])): sample
-        for samples in results["samples"].values()
-        for sample in samples
-    }
-    return [by_question[q.subject, q.question, q.choices] for q in examination.questions]
+def real_questions() -> dict[str, Rows]:
+    place = local("QUANTSUITE_MMLU", "MMLU")
+    dev, test = (read_rows(place, "all", split, COLUMNS) for split in ("dev", "test"))
+    return few(dev, test, SUBJECTS, 20)
 
 
-def few(examination: Examination, subjects: Sequence[str], count: int) -> Examination:
-    """The first questions of some subjects."""
-    return Examination(
-        name=examination.name,
-        examples={subject: examination.examples[subject] for subject in subjects},
-        questions=tuple(
-            q for subject in subjects for q in [q for q in examination.questions if q.subject == subject][:count]
-        ),
-    )
-
-
-def real_questions() -> Examination:
-    return few(data.mmlu(local("QUANTSUITE_MMLU", "MMLU")), SUBJECTS, 20)
-
-
-def world_questions() -> Examination:
-    examination = data.world_examination()
-    return few(examination, list(examination.examples)[:3], 20)
+def world_questions() -> dict[str, Rows]:
+    dev, test = data.world_questions()
+    return few(dev, test, list(dict.fromkeys(row["subject"] for row in test))[:3], 20)
 
 
 EXAMINATIONS = {"world": world_questions, "mmlu": real_questions}
 
 
-@pytest.mark.parametrize("source", EXAMINATIONS)
-def test_prompts_are_the_harnesss(source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    examination = EXAMINATIONS[source]()
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
-    theirs = set()
-    for task in harness_tasks(examination, tmp_path):
-        theirs |= {task.fewshot_context(doc, 5) for doc in task.test_docs()}
-    assert {multiple_choice.prompts(examination, q.subject, [q])[0] for q in examination.questions} == theirs
+@dataclass(frozen=True)
+class Examined:
+    """The same files for both: the suite's task with its data, and the harness's tasks, one a subject."""
+
+    prepared: Prepared
+    tasks: list[ConfigurableTask]
 
 
 @pytest.fixture(scope="module", params=EXAMINATIONS)
-def answered(
+def examined(
     request: pytest.FixtureRequest,
     tiny: tuple[PreTrainedModel, PreTrainedTokenizerBase],
-    long_context: PreTrainedModel,
     tmp_path_factory: pytest.TempPathFactory,
-) -> tuple[Choices, list[dict[str, Any]]]:
-    """What the suite and the harness make of the same questions."""
-    examination = EXAMINATIONS[request.param]()
-    model, tokenizer = (tiny[0] if request.param == "world" else long_context), tiny[1]
+) -> Iterator[Examined]:
+    splits = EXAMINATIONS[request.param]()
+    folder = tmp_path_factory.mktemp("harness")
     with pytest.MonkeyPatch.context() as monkeypatch:
-        folder = tmp_path_factory.mktemp("harness")
-        samples = harness_samples(harness(model, tokenizer), examination, folder, monkeypatch)
-    return multiple_choice.direct(TransformersEngine(model), tokenizer, examination), samples
+        monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", folder / "cache")
+        place = save_splits(folder / "mmlu", "all", splits)
+        prepared = shipped_tasks()["mmlu/direct"].prepare(tiny[1], Sources(places={"mmlu": place}), 4096)
+        subjects = dict.fromkeys(row["subject"] for row in splits["test"])
+        yield Examined(prepared, [harness_task(subject, place) for subject in subjects])
+
+
+def harness_task(subject: str, place: str) -> ConfigurableTask:
+    template = Path(lm_eval.__file__).parent / "tasks/mmlu/default/_default_template_yaml"
+    return ConfigurableTask(
+        config=yaml.safe_load(template.read_text())
+        | {
+            "task": f"mmlu_{subject}",
+            "dataset_path": place,
+            "dataset_name": "all",
+            "description": "The following are multiple choice questions (with answers) about "
+            f"{subject.replace('_', ' ')}.\n\n",
+            "process_docs": lambda rows: rows.filter(lambda row: row["subject"] == subject),
+            "num_fewshot": 5,
+        }
+    )
+
+
+def test_prompts_are_the_harnesss(examined: Examined) -> None:
+    theirs = {task.fewshot_context(doc, 5) for task in examined.tasks for doc in task.test_docs()}
+    assert {question.prompt for question in examined.prepared.questions} == theirs
+
+
+@pytest.fixture(scope="module")
+def answered(
+    request: pytest.FixtureRequest,
+    examined: Examined,
+    tiny: tuple[PreTrainedModel, PreTrainedTokenizerBase],
+    long_context: PreTrainedModel,
+) -> tuple[Choices, list[dict[str, Any]]]:
+    """What the suite and the harness make of the same questions, in the same order."""
+    fits = examined.prepared.longest <= 512
+    model = tiny[0] if fits else long_context
+    results = lm_eval.simple_evaluate(
+        harness(model, tiny[1]), tasks=examined.tasks, num_fewshot=5, bootstrap_iters=0, log_samples=True
+    )
+    samples = {sample["arguments"][0][0]: sample for samples in results["samples"].values() for sample in samples}
+    ours = examined.prepared.measure(TransformersEngine(model), None, lambda done, total: None).items
+    return ours, [samples[question.prompt] for question in examined.prepared.questions]
 
 
 def harness_likelihoods(samples: list[dict[str, Any]]) -> torch.Tensor:

@@ -15,9 +15,11 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
 from meta_tests.checkpoints import PLAIN, build_model
+from meta_tests.recipes import mmlu, wikitext_rows
 from quantsuite.adapters.loading import CheckpointError, LoadedModel, load_model
-from quantsuite.evaluate.data import DataError, MissingDataError, mmlu, wikitext_rows
-from quantsuite.evaluate.multiple_choice import letter_tokens
+from quantsuite.evaluate.data import DataError, MissingDataError
+from quantsuite.evaluate.multiple_choice import require_distinct_letters
+from quantsuite.evaluate.questions import Question, encode
 from quantsuite.evaluate.windows import document_items, start_token
 from quantsuite.tiny import embedded_folder
 
@@ -213,8 +215,9 @@ def test_local_wikitext_has_its_rows_in_order(tmp_path: Path) -> None:
 
 
 def test_local_mmlu_has_its_questions(tmp_path: Path) -> None:
-    [question] = mmlu(save_dataset(tmp_path / "d", "all", dev=EXAMPLES, test=QUESTIONS)).questions
-    assert (question.subject, question.choices, question.answer) == ("s", ("a", "b", "c", "d"), 2)
+    [question] = mmlu(save_dataset(tmp_path / "d", "all", dev=EXAMPLES, test=QUESTIONS))
+    assert (question.group, question.continuations, question.answer) == ("s", (" A", " B", " C", " D"), 2)
+    assert question.prompt.endswith("\n\nq\nA. a\nB. b\nC. c\nD. d\nAnswer:")
 
 
 def test_wikitext_with_other_columns_names_both(tmp_path: Path) -> None:
@@ -230,10 +233,16 @@ def test_mmlu_with_other_columns_names_both(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [{"choices": [["a", "b", "c"]]}, {"answer": [4]}, {"answer": [-1]}], ids=["three-choices", "4", "-1"]
+    ("change", "said"),
+    [
+        ({"choices": [["a", "b", "c"]]}, r"3 choices, \['a', 'b', 'c'\]; the recipe needs 4"),
+        ({"answer": [4]}, "answer 4 is none of 4 choices; the recipe needs 0 to 3"),
+        ({"answer": [-1]}, "answer -1 is none of 4 choices; the recipe needs 0 to 3"),
+    ],
+    ids=["three-choices", "4", "-1"],
 )
-def test_question_that_letters_cannot_answer_is_named(tmp_path: Path, change: dict[str, list[Any]]) -> None:
-    with pytest.raises(DataError, match=r"'q' has . choices and answer .*needs 4 choices and an answer from 0 to 3"):
+def test_question_that_letters_cannot_answer_is_named(tmp_path: Path, change: dict[str, list[Any]], said: str) -> None:
+    with pytest.raises(DataError, match=rf"split 'test', row 0: {said}"):
         mmlu(save_dataset(tmp_path / "d", "all", dev=EXAMPLES, test=QUESTIONS | change))
 
 
@@ -292,12 +301,16 @@ def test_start_token_is_eos_where_there_is_no_bos() -> None:
     assert start_token(tokenizer) == tokenizer.eos_token_id
 
 
+LETTERED = Question(group="", prompt="Answer:", continuations=(" A", " B", " C", " D"), answer=0)
+
+
 @pytest.mark.parametrize("known", [[], ["A", "B"]], ids=["no-letters", "two-letters"])
 def test_tokenizer_that_cannot_tell_letters_apart_is_refused(known: list[str]) -> None:
     with pytest.raises(DataError, match="does not tell them apart; the recipe needs"):
-        list(letter_tokens(word_tokenizer(["Answer:", *known]), ["Answer:"]))
+        require_distinct_letters(encode(word_tokenizer(["Answer:", *known]), [LETTERED]), "ABCD")
 
 
 def test_tokenizer_that_knows_all_but_one_letter_tells_them_apart() -> None:
-    (found,) = letter_tokens(word_tokenizer(["Answer:", "A", "B", "C"]), ["Answer:"])
-    assert found == ([1], [[2], [3], [4], [0]])
+    (found,) = encode(word_tokenizer(["Answer:", "A", "B", "C"]), [LETTERED])
+    require_distinct_letters([found], "ABCD")
+    assert [(choice.first, choice.continuation) for choice in found] == [(1, (2,)), (1, (3,)), (1, (4,)), (1, (0,))]

@@ -1,4 +1,4 @@
-"""Deliberate faults, each caught by a named check, and the faultless contestants that pass them all."""
+"""Deliberate faults, each caught by a named check, and the faultless kernels that pass them all."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from meta_tests.mutants import (
 )
 from quantsuite.checks import CHECKS, CheckFailure, NotApplicable, property_name
 from quantsuite.checks.emulation import accumulate, keep_bits
-from quantsuite.contestant import parse_subject
 from quantsuite.formats import FP8_E5M2
+from quantsuite.kernels.operations import OPERATIONS
 from quantsuite.quantize import fake_quantize, largest_code
 from quantsuite.scale_formats import SMALLEST_SCALE
 from quantsuite.scheme import Operand, Scheme
 
 
-def run(contestant: Any, scheme: str, name: str, dtype: torch.dtype = torch.float32) -> None:
-    check = next(check for check in CHECKS[contestant.operation] if property_name(check) == name)
-    check(contestant, parse_subject(contestant, scheme), device="cpu", dtype=dtype, seed=0)
+def run(kernel: Any, scheme: str, name: str, dtype: torch.dtype = torch.float32) -> None:
+    check = next(check for check in CHECKS[kernel.operation] if property_name(check) == name)
+    check(kernel, OPERATIONS[kernel.operation].parse(scheme), device="cpu", dtype=dtype, seed=0)
 
 
 def half_away(values: Tensor, operand: Any) -> Tensor:
@@ -237,10 +237,10 @@ PRODUCT_FAULTS: list[tuple[str, Any, str, str]] = [
     ("bfloat16 accumulator", product(sums=narrow(8)), W8A8, "product_of_codes_is_exact"),
     ("float16 sums", product(sums=lambda x, w: exact_sums(x, w).half().float()), W8A8, "product_of_codes_is_exact"),
     ("int16 overflow", product(sums=wrapped(16)), W8A8, "product_of_codes_is_exact"),
-    ("int24 overflow", product(sums=wrapped(24), claimed_bits=31), W8A8, "longest_integer_sum"),
+    ("int24 overflow", product(sums=wrapped(24), accumulator_bits=31), W8A8, "longest_integer_sum"),
     (
         "int32 overflow of unsigned codes",
-        product(sums=wrapped(32, offset=128), claimed_bits=31),
+        product(sums=wrapped(32, offset=128), accumulator_bits=31),
         W8A8,
         "longest_integer_sum",
     ),
@@ -300,12 +300,12 @@ FAULTS = QUANTIZER_FAULTS + PRODUCT_FAULTS
 
 
 @pytest.mark.parametrize(
-    ("contestant", "scheme", "check"),
+    ("kernel", "scheme", "check"),
     [pytest.param(*fault, id=f"{fault[0].operation}: {name}") for name, *fault in FAULTS],
 )
-def test_a_fault_is_caught_by_the_check_named_for_it(contestant: Any, scheme: str, check: str) -> None:
+def test_a_fault_is_caught_by_the_check_named_for_it(kernel: Any, scheme: str, check: str) -> None:
     with pytest.raises(CheckFailure):
-        run(contestant, scheme, check)
+        run(kernel, scheme, check)
 
 
 class E5M2:
@@ -332,9 +332,9 @@ def test_a_product_that_takes_only_multiples_runs_every_check(multiple: int) -> 
 
     names = [property_name(check) for check in CHECKS["linear"]]
     for name in names:
-        for contestant in (DequantizedProduct(), Tiled()):
+        for kernel in (DequantizedProduct(), Tiled()):
             try:
-                run(contestant, "int8-row", name)
+                run(kernel, "int8-row", name)
             except NotApplicable:
                 assert name == "longest_integer_sum"
 
@@ -349,26 +349,26 @@ FAULTLESS = [
     PlainQuantizer(scale=reciprocal, name="plain-reciprocal"),
     DequantizedProduct(quantizer=PlainQuantizer(scale=reciprocal), name="dequantized-reciprocal"),
     AsymmetricQuantizer(),
-    PlainProduct(claimed_bits=31),
+    PlainProduct(accumulator_bits=31),
     DequantizedProduct(),
     DequantizedProduct(quantizer=AsymmetricQuantizer(), schemes=("int8-row-asym",)),
 ]
 
 
 @pytest.mark.parametrize(
-    ("contestant", "scheme"),
+    ("kernel", "scheme"),
     [(each, scheme) for each in FAULTLESS for scheme in each.schemes],
     ids=lambda value: getattr(value, "name", value),
 )
-def test_the_faultless_contestant_passes_every_check(contestant: Any, scheme: str) -> None:
-    for check in CHECKS[contestant.operation]:
+def test_the_faultless_kernel_passes_every_check(kernel: Any, scheme: str) -> None:
+    for check in CHECKS[kernel.operation]:
         try:
-            run(contestant, scheme, property_name(check))
+            run(kernel, scheme, property_name(check))
         except NotApplicable:
             continue
 
 
 def test_every_check_catches_a_fault() -> None:
-    caught = {(contestant.operation, check) for _, contestant, _, check in FAULTS}
+    caught = {(kernel.operation, check) for _, kernel, _, check in FAULTS}
     checks = {(operation, property_name(check)) for operation, checks in CHECKS.items() for check in checks}
     assert checks - caught == set()

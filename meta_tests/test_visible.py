@@ -8,9 +8,11 @@ import random
 import pytest
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from quantsuite.evaluate.multiple_choice import MAX_NEW_TOKENS, parse_answer
+from quantsuite.evaluate.multiple_choice import parse_answer
 from quantsuite.evaluate.visible import REPLACEMENT, visible_tokens
 from quantsuite.tiny import embedded_folder
+
+MAX_NEW_TOKENS = 4
 
 
 @pytest.fixture(scope="module", params=["embedded", "QUANTSUITE_TOKENIZER"])

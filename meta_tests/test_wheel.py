@@ -10,6 +10,7 @@ from quantsuite.reading import read_run
 
 DATA = {
     "quantsuite/contestants/known_failures.toml",
+    "quantsuite/kernels/table.toml",
     "quantsuite/reporting/templates/report.html.j2",
     "quantsuite/reporting/templates/report.md.j2",
     "quantsuite/reporting/templates/style.css.j2",
@@ -44,9 +45,9 @@ def test_accuracy_runs_from_any_folder_with_the_embedded_models_baseline(site: P
 
 
 def test_numerics_run_from_any_folder_with_the_known_failures(site: Path, tmp_path: Path) -> None:
-    arguments = ["-k", "ours-real and int8-row and product_of_zeros or torchao-float8 and product_of_zeros"]
+    arguments = ["-k", "ours-codes and int8-row and product_of_zeros or torchao-float8 and product_of_zeros"]
     result = run_python(tmp_path, "quantsuite", "run", "numerics", *arguments, "-p", "no:cacheprovider", path=(site,))
     assert result.returncode == 0, result.stdout + result.stderr
     outcomes = {found.contestant: found.outcome for found in read_run(tmp_path / "reports/numerics.jsonl").properties}
-    assert outcomes["ours-real"] == "exact"
+    assert outcomes["ours-codes"] == "exact"
     assert outcomes["torchao-float8-weight-only"] == "known failure"

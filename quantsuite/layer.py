@@ -2,70 +2,115 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from quantsuite.kernels import product
-from quantsuite.quantize import QuantizedTensor, dequantize, fake_quantize, quantize
+from quantsuite.kernels import dispatch
+from quantsuite.kernels.protocol import (
+    UnsupportedError,
+    multiply,
+    pack,
+    packing,
+    unsupported_shape,
+)
+from quantsuite.kernels.tensors import map_tensors, named_tensors
+from quantsuite.quantize import QuantizedTensor, dequantize, fake_quantize
 from quantsuite.scheme import Execution, Scheme
 
-
-class UnsupportedError(ValueError):
-    """A scheme that cannot be run so, here; the message says why and what can."""
+__all__ = ["QuantizedLinear", "UnsupportedError", "check_supported"]
 
 
-def check_supported(scheme: Scheme, execution: Execution, device: torch.device | str) -> None:
-    """Raise :class:`UnsupportedError` if a linear layer cannot run a scheme on a device."""
-    if scheme.method is not None:
-        raise UnsupportedError(f"{scheme}: no method {scheme.method!r} is available; drop @{scheme.method}")
+def check_supported(scheme: Scheme, execution: Execution, device: torch.device | str, kernel: Any = None) -> None:
+    """Raise :class:`UnsupportedError` if a linear layer cannot run a scheme on a device, by a kernel or any."""
     if scheme.kv_cache is not None:
         raise UnsupportedError(f"{scheme}: this engine has no quantized KV cache; drop +kv-{scheme.kv_cache}")
-    if scheme.activation is not None and not scheme.activation.dynamic:
-        raise UnsupportedError(f"{scheme}: static activation scales need calibration; drop -static")
     if execution == "real" and scheme.weight is not None:
-        reason = product.unsupported(scheme.weight, scheme.activation, device)
-        if reason is not None:
-            raise UnsupportedError(f"{scheme}: {reason}; run it with --execution simulated")
+        if kernel is not None:
+            dispatch.require(kernel, scheme, str(device))
+        else:
+            dispatch.choose(scheme, str(device), 1, 1, 1)
 
 
 class QuantizedLinear(nn.Module):
     """``y = x W^T + b`` under a scheme.
 
     *Simulated*, the weight is a parameter that each forward pass rounds, and gradients pass
-    straight through; :meth:`freeze` rounds it once and for all for inference.  *Real*, the weight
-    is stored as codes of its format, packed where they are smaller than a byte, with their scales, activations are
-    quantized at each call, and there is nothing to train.
+    straight through; :meth:`freeze` rounds it once and for all for inference.  *Real*, a kernel has packed the
+    weight, whose tensors are buffers of the layer, activations are quantized at each call, and there is nothing to
+    train.
 
     Args:
-        weight: ``[N, K]``, floating.
+        weight: ``[N, K]``, floating; or its codes and scales as a method chose them, whose values a simulated layer
+            holds in ``dtype``, frozen.
         bias: ``[N]`` or ``None``.
-        scheme: a weight, and perhaps a dynamic activation.
+        scheme: a weight, and perhaps an activation.
         execution: ``"simulated"`` or ``"real"``.
+        kernel: of real execution, by which all products are made; ``None``: those of
+            :func:`quantsuite.kernels.dispatch.choose`.
+        activation_scale: float32, of static activations, broadcast over ``[..., K]`` in groups.
+        dtype: of the values of a weight that is quantized already (default: that of the bias, else float32).
+
+    Attributes:
+        kernel: the one that packed the weight; ``None`` if simulated.
 
     Raises:
         UnsupportedError: if the scheme cannot be executed so on the weight's device.
-        ValueError: if the weight is not finite or a group does not divide K.
+        ValueError: if the weight is not finite or a group does not divide K, or static activations have no scale.
     """
 
-    def __init__(self, weight: Tensor, bias: Tensor | None, scheme: Scheme, execution: Execution) -> None:
+    def __init__(
+        self,
+        weight: Tensor | QuantizedTensor,
+        bias: Tensor | None,
+        scheme: Scheme,
+        execution: Execution,
+        *,
+        kernel: Any = None,
+        activation_scale: Tensor | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
         super().__init__()
-        check_supported(scheme, execution, weight.device)
-        if scheme.weight is None:
-            raise UnsupportedError(f"{scheme} quantizes no weight; use torch.nn.Linear")
-        self.scheme, self.execution, self.frozen = scheme, execution, False
+        quantized = isinstance(weight, QuantizedTensor)
+        self._check(scheme, quantized, activation_scale)
+        self.scheme, self.execution, self.frozen = scheme, execution, execution == "simulated" and quantized
         self.out_features, self.in_features = weight.shape
         self.bias = None if bias is None else nn.Parameter(bias.detach())
+        self.register_buffer("activation_scale", activation_scale)
+        self._explicit, self.kernel = kernel is not None and execution == "real", None
+        if quantized:
+            device, dtype = weight.codes.device, dtype or (torch.float32 if bias is None else bias.dtype)
+        else:
+            device, dtype = weight.device, weight.dtype
         if execution == "real":
-            quantized = quantize(weight, scheme.weight)
-            self.register_buffer("codes", product.store(quantized))
-            self.register_buffer("scale", quantized.scale)
-            self.register_buffer("tensor_scale", quantized.tensor_scale)
-            self.register_buffer("zero_point", quantized.zero_point)
+            if self._explicit:
+                self.kernel = dispatch.require(kernel, scheme, str(device), dtype)
+            else:
+                self.kernel = self._choose(1, str(device), dtype)
+            self._packed = pack(self.kernel, weight if quantized else weight.detach(), scheme)
+            self._register(self._packed)
+        elif quantized:
+            self.weight = nn.Parameter(dequantize(weight, dtype), requires_grad=False)
         else:
             self.weight = nn.Parameter(weight.detach())
             # A weight that cannot be quantized is refused now, as in real execution, not in the first forward pass.
+            assert scheme.weight is not None
             fake_quantize(self.weight.detach(), scheme.weight)
+
+    @staticmethod
+    def _check(scheme: Scheme, quantized: bool, activation_scale: Tensor | None) -> None:
+        if scheme.weight is None:
+            raise UnsupportedError(f"{scheme} quantizes no weight; use torch.nn.Linear")
+        if scheme.method is not None and not quantized:
+            raise UnsupportedError(f"{scheme}: the weight is to be quantized by {scheme.method!r} first")
+        static = scheme.activation is not None and not scheme.activation.dynamic
+        if static and activation_scale is None:
+            raise UnsupportedError(f"{scheme}: static activation scales need calibration; drop -static")
+        if activation_scale is not None and not static:
+            raise ValueError(f"{scheme} has no static activations; give no activation_scale, or write -static")
 
     @classmethod
     def from_linear(cls, linear: nn.Linear, scheme: Scheme, execution: Execution) -> QuantizedLinear:
@@ -80,29 +125,60 @@ class QuantizedLinear(nn.Module):
         return self
 
     def effective_weight(self) -> Tensor:
-        """The weight ``[N, K]`` that the layer multiplies with."""
+        """The weight ``[N, K]`` that the layer multiplies with.
+
+        Raises:
+            UnsupportedError: if the kernel cannot say.
+        """
         assert self.scheme.weight is not None
-        if self.execution == "real":
-            return dequantize(self._stored())
+        if self.kernel is not None:
+            if not hasattr(self.kernel, "unpack"):
+                raise UnsupportedError(f"{self.kernel.name} has no unpack, which says what weight it keeps")
+            return dequantize(self.kernel.unpack(self._packed))
         return self.weight if self.frozen else fake_quantize(self.weight, self.scheme.weight)
 
-    def _stored(self) -> QuantizedTensor:
-        assert self.scheme.weight is not None
-        return QuantizedTensor(
-            codes=product.load(self.codes, self.scheme.weight, self.in_features),
-            scale=self.scale,
-            tensor_scale=self.tensor_scale,
-            zero_point=self.zero_point,
-            shape=torch.Size((self.out_features, self.in_features)),
-            operand=self.scheme.weight,
-        )
+    def kernel_for(self, x: Tensor) -> Any:
+        """The kernel that multiplies ``x``: the one given, or of the table's with the same packing the first that can.
+
+        Raises:
+            UnsupportedError: if it does not take the shape or dtype of ``x``.
+        """
+        m, device = x.numel() // self.in_features, str(x.device)
+        if not self._explicit:
+            return self._choose(m, device, x.dtype)
+        dispatch.require(self.kernel, self.scheme, device, x.dtype)
+        reason = unsupported_shape(self.kernel, self.scheme, device, m, self.out_features, self.in_features)
+        if reason is not None:
+            raise UnsupportedError(f"{self.scheme}: {self.kernel.name}: {reason}")
+        return self.kernel
+
+    def _choose(self, m: int, device: str, dtype: torch.dtype) -> Any:
+        packed_as = None if self.kernel is None else packing(self.kernel)
+        return dispatch.choose(self.scheme, device, m, self.out_features, self.in_features, dtype, packed_as)
+
+    def _register(self, packed: object) -> None:
+        """Make the tensors of a packed weight the layer's own, so that they are counted, saved and moved with it."""
+        if isinstance(packed, nn.Module):
+            self.packed = packed
+            return
+        for name, tensor in named_tensors(packed):
+            self.register_buffer(name, tensor)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> QuantizedLinear:
+        super()._apply(fn, recurse)
+        if self.kernel is not None and not isinstance(self._packed, nn.Module):
+            moved = (getattr(self, name) for name, _ in named_tensors(self._packed))
+            self._packed = map_tensors(self._packed, lambda _: next(moved))
+        return self
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.execution == "real":
-            return product.linear(x, self._stored(), self.bias, self.scheme.activation)
+        if self.kernel is not None:
+            kernel = self.kernel_for(x)
+            return multiply(kernel, x, self._packed, bias=self.bias, activation_scale=self.activation_scale)
         if self.scheme.activation is not None:
-            x = fake_quantize(x, self.scheme.activation)
+            x = fake_quantize(x, self.scheme.activation, self.activation_scale)
         return functional.linear(x, self.effective_weight(), self.bias)
 
     def extra_repr(self) -> str:
-        return f"{self.in_features} -> {self.out_features}, {self.scheme}, {self.execution}"
+        how = self.execution if self.kernel is None else f"{self.execution} by {self.kernel.name}"
+        return f"{self.in_features} -> {self.out_features}, {self.scheme}, {how}"

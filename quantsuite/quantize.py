@@ -118,7 +118,24 @@ def _asymmetric_scale(view: Tensor, shared: tuple[int, ...], fmt: IntegerFormat,
     return scale, (qmin - (low / scale).round()).to(torch.int8)
 
 
-def quantize(tensor: Tensor, operand: Operand, *, pad: bool = False) -> QuantizedTensor:
+def _given_scale(view: Tensor, shared: tuple[int, ...], operand: Operand, scale: Tensor) -> Tensor:
+    """A scale that was found elsewhere, rounded to the operand's scale format, float32, in the shape of the view's."""
+    if not operand.symmetric or operand.scale.of_tensor:
+        kind = "a scale of two levels" if operand.symmetric else "a zero point"
+        raise ValueError(f"{operand} has {kind}, which cannot be given; quantize it with a scale of its own values")
+    wanted = torch.empty(view.shape, device="meta").amax(shared, keepdim=True).shape
+    scale = scale.detach().to(view.device, torch.float32)
+    try:
+        scale = (scale if scale.numel() > 1 else scale.reshape(())).expand(wanted)
+    except RuntimeError:
+        shapes = f"shape {list(scale.shape)}, expected {list(wanted)}"
+        raise ValueError(f"the scale given for {operand} has {shapes} or one value for all") from None
+    if not (torch.isfinite(scale) & (scale > 0)).all():
+        raise ValueError(f"a scale given for {operand} is zero, negative, NaN or infinite; calibrate it again")
+    return operand.scale.round(scale)
+
+
+def quantize(tensor: Tensor, operand: Operand, *, pad: bool = False, scale: Tensor | None = None) -> QuantizedTensor:
     """Round-to-nearest quantization with the scale that maps the largest magnitude to the largest code.
 
     Scales below the smallest normal float32 are raised to it.
@@ -128,10 +145,15 @@ def quantize(tensor: Tensor, operand: Operand, *, pad: bool = False) -> Quantize
         operand: format, granularity, range and scales.
         pad: complete the last group of K (and the last rows of a block) with zeros, which change no scale
             and are dropped by :func:`dequantize`, instead of raising.
+        scale: from calibration, broadcast to the shape of :attr:`QuantizedTensor.scale`; values beyond its
+            range saturate.  ``None``: from the tensor's own values.
 
     Raises:
-        ValueError: if a value is NaN or infinite, there is none, or a group does not divide its dimension.
+        ValueError: if a value is NaN or infinite, there is none, or a group does not divide its dimension; if a
+            static operand has no scale, or one of another shape.
     """
+    if scale is None and not operand.dynamic:
+        raise ValueError(f"{operand} has no scale of its own values; give one from calibration, or drop -static")
     if tensor.numel() == 0:
         raise ValueError(f"a tensor of shape {list(tensor.shape)} has no elements to quantize")
     values = tensor.detach().float()
@@ -140,8 +162,11 @@ def quantize(tensor: Tensor, operand: Operand, *, pad: bool = False) -> Quantize
     view, shared = share_scales(values, operand.granularity)
     _check_finite(view)
     fmt, zero_point, tensor_scale = operand.format, None, None
-    if operand.symmetric:
+    if scale is not None:
+        scale = _given_scale(view, shared, operand, scale)
+    elif operand.symmetric:
         scale, tensor_scale = _symmetric(view, shared, operand)
+    if operand.symmetric:
         step = scale if tensor_scale is None else scale * tensor_scale
         codes = fmt.round(torch.where(step > 0, view / step, 0.0))
         if isinstance(fmt, IntegerFormat):
@@ -178,18 +203,19 @@ def dequantize(quantized: QuantizedTensor, dtype: torch.dtype = torch.float32) -
 
 class _FakeQuantize(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: object, tensor: Tensor, operand: Operand) -> Tensor:
-        return dequantize(quantize(tensor, operand), tensor.dtype)
+    def forward(ctx: object, tensor: Tensor, operand: Operand, scale: Tensor | None) -> Tensor:
+        return dequantize(quantize(tensor, operand, scale=scale), tensor.dtype)
 
     @staticmethod
-    def backward(ctx: object, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
-        return gradient, None
+    def backward(ctx: object, gradient: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+        return gradient, None, None
 
 
-def fake_quantize(tensor: Tensor, operand: Operand) -> Tensor:
+def fake_quantize(tensor: Tensor, operand: Operand, scale: Tensor | None = None) -> Tensor:
     """Quantize and dequantize in the tensor's dtype; the gradient passes unchanged.
 
     The scale covers the largest magnitude, so that at most half a step is clipped (more by clip search and
-    by block formats) and the straight-through gradient (Bengio et al., 2013) is one everywhere.
+    by block formats) and the straight-through gradient (Bengio et al., 2013) is one everywhere.  A ``scale``
+    is given as to :func:`quantize`.
     """
-    return _FakeQuantize.apply(tensor, operand)
+    return _FakeQuantize.apply(tensor, operand, scale)

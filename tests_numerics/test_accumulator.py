@@ -17,16 +17,16 @@ truncations = pytest.mark.parametrize("truncate", [False, True], ids=["rounded",
 @truncations
 @pytest.mark.parametrize(("scheme", "bits"), WIDTHS, ids=str)
 def test_the_width_of_an_emulated_accumulator_is_found(scheme: Scheme, bits: int, truncate: bool) -> None:
-    contestant = NarrowProduct(bits=bits, truncate=truncate)
-    measured = measure_accumulator(contestant, scheme, device="cpu", dtype=torch.float32)
+    kernel = NarrowProduct(bits=bits, truncate=truncate)
+    measured = measure_accumulator(kernel, scheme, device="cpu", dtype=torch.float32)
     assert (measured.bits, measured.promotion) == (bits, None)
 
 
 @truncations
 @pytest.mark.parametrize("promotion", [32, 128, 256])
 def test_the_promotion_of_partial_sums_is_found(promotion: int, truncate: bool) -> None:
-    contestant = NarrowProduct(bits=14, promotion=promotion, truncate=truncate)
-    measured = measure_accumulator(contestant, FP8, device="cpu", dtype=torch.float32)
+    kernel = NarrowProduct(bits=14, promotion=promotion, truncate=truncate)
+    measured = measure_accumulator(kernel, FP8, device="cpu", dtype=torch.float32)
     assert (measured.bits, measured.promotion) == (14, promotion)
     assert str(measured) == f"14 bits, promoted every {promotion} elements of K"
 

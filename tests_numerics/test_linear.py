@@ -8,7 +8,7 @@ from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from quantsuite import reference
 from quantsuite.bounds import bound_execution
-from quantsuite.kernels import product
+from quantsuite.kernels import dispatch, ours
 from quantsuite.linear import QuantizedLinear, UnsupportedError, quantized, weight_bytes
 from quantsuite.quantize import dequantize, fake_quantize, quantize
 from quantsuite.scheme import CATALOGUE, EXECUTIONS, Execution, Scheme
@@ -227,7 +227,6 @@ def test_a_weight_that_is_not_finite_is_named_and_the_model_restored(model: Qwen
     ("name", "execution", "way_out"),
     [
         ("int8-row:int8-token-static", "simulated", "drop -static"),
-        ("int8-row@awq", "simulated", "drop @awq"),
         ("bf16+kv-int8-token", "simulated", r"drop \+kv-int8-token"),
     ],
 )
@@ -269,8 +268,11 @@ def test_a_device_without_a_product_of_int8_says_so(monkeypatch: pytest.MonkeyPa
     def refuse(*operands: torch.Tensor) -> torch.Tensor:
         raise NotImplementedError("no kernel")
 
-    product._missing_integer_product.cache_clear()
+    caches = (ours._missing_integer_product, dispatch.choose)
+    for cache in caches:
+        cache.cache_clear()
     monkeypatch.setattr(torch, "_int_mm", refuse)
     with pytest.raises(UnsupportedError, match="cpu cannot multiply int8 codes: no kernel; run it with --execution"):
         QuantizedLinear(torch.ones(8, 8), None, Scheme.parse("int8-row:int8-token"), "real")
-    product._missing_integer_product.cache_clear()
+    for cache in caches:
+        cache.cache_clear()

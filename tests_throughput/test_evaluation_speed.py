@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import time
-from dataclasses import replace
 from itertools import groupby, islice
 from pathlib import Path
 from statistics import median
@@ -17,9 +16,9 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, Qwen3Config
 
 from meta_tests.checkpoints import build_model
 from quantsuite.adapters.transformers import TransformersEngine
-from quantsuite.evaluate.data import Examination, mmlu
-from quantsuite.evaluate.multiple_choice import direct, prompts
-from quantsuite.prompts import LETTERS
+from quantsuite.evaluate.multiple_choice import choices
+from quantsuite.evaluate.questions import Question
+from quantsuite.tasks import Sources, shipped_tasks
 from quantsuite.tiny import embedded_folder
 
 SUBJECT = "abstract_algebra"
@@ -31,29 +30,27 @@ PEER_BATCH = 16
 WANTED_RATIO = 5.0
 
 
-@pytest.fixture(scope="module", params=["one subject", pytest.param("every subject", marks=pytest.mark.slow)])
-def examination(request: pytest.FixtureRequest) -> Examination:
-    """All questions of one subject; or the first ten of every one, fewer than share a prefix in the whole test."""
-    folder = os.environ.get("QUANTSUITE_MMLU", "")
-    if not folder or not Path(folder).is_dir():
-        pytest.skip("no local MMLU: set QUANTSUITE_MMLU to a folder of it, such as a clone of the hub's dataset")
-    everything = mmlu(folder)
-    if request.param == "one subject":
-        questions = [question for question in everything.questions if question.subject == SUBJECT]
-    else:
-        by_subject = groupby(everything.questions, lambda question: question.subject)
-        questions = [question for _, own in by_subject for question in islice(own, QUESTIONS_A_SUBJECT)]
-    return replace(everything, questions=tuple(questions))
-
-
 @pytest.fixture(scope="module")
 def tokenizer() -> PreTrainedTokenizerBase:
     """That of a real model if ``QUANTSUITE_TOKENIZER`` names its folder, else the embedded one."""
     return AutoTokenizer.from_pretrained(os.environ.get("QUANTSUITE_TOKENIZER") or embedded_folder())
 
 
+@pytest.fixture(scope="module", params=["one subject", pytest.param("every subject", marks=pytest.mark.slow)])
+def questions(request: pytest.FixtureRequest, tokenizer: PreTrainedTokenizerBase) -> list[Question]:
+    """All questions of one subject; or the first ten of every one, fewer than share a prefix in the whole test."""
+    folder = os.environ.get("QUANTSUITE_MMLU", "")
+    if not folder or not Path(folder).is_dir():
+        pytest.skip("no local MMLU: set QUANTSUITE_MMLU to a folder of it, such as a clone of the hub's dataset")
+    everything = shipped_tasks()["mmlu/direct"].prepare(tokenizer, Sources(places={"mmlu": folder}), 4096).questions
+    if request.param == "one subject":
+        return [question for question in everything if question.group == SUBJECT]
+    by_subject = groupby(everything, lambda question: question.group)
+    return [question for _, own in by_subject for question in islice(own, QUESTIONS_A_SUBJECT)]
+
+
 def test_mmlu_takes_a_fifth_of_the_harnesss_time(
-    benchmark: Any, examination: Examination, tokenizer: PreTrainedTokenizerBase
+    benchmark: Any, questions: list[Question], tokenizer: PreTrainedTokenizerBase
 ) -> None:
     instance = pytest.importorskip("lm_eval.api.instance", reason="pip install 'lm-eval[hf]'")
     huggingface = pytest.importorskip(
@@ -76,7 +73,7 @@ def test_mmlu_takes_a_fifth_of_the_harnesss_time(
     engine = TransformersEngine(model)
     batch = int(os.environ.get("QUANTSUITE_PEER_BATCH", PEER_BATCH))
     peer = huggingface.HFLM(pretrained=model, tokenizer=tokenizer, batch_size=batch, device="cpu")
-    texts = [prompts(examination, question.subject, [question])[0] for question in examination.questions]
+    texts = [question.prompt for question in questions]
     peer_seconds: list[float] = []
     peer_answers: list[int] = []
 
@@ -84,17 +81,19 @@ def test_mmlu_takes_a_fifth_of_the_harnesss_time(
         requests = [
             instance.Instance(request_type="loglikelihood", doc={}, arguments=(text, f" {letter}"), idx=index)
             for text in texts
-            for index, letter in enumerate(LETTERS)
+            for index, letter in enumerate("ABCD")
         ]
         begin = time.perf_counter()
         pairs = peer.loglikelihood(requests, disable_tqdm=True)
         peer_seconds.append(time.perf_counter() - begin)
-        values = torch.tensor([value for value, _ in pairs]).view(len(texts), len(LETTERS))
+        values = torch.tensor([value for value, _ in pairs]).view(len(texts), len("ABCD"))
         peer_answers[:] = values.argmax(-1).tolist()
 
     rounds = max(1, ROUNDS * TIMED_QUESTIONS // len(texts))
     # The peer's turn is the set-up of ours, so that the two take turns.
-    ours = benchmark.pedantic(direct, setup=run_peer, args=(engine, tokenizer, examination), rounds=rounds)
+    ours = benchmark.pedantic(
+        lambda: choices(engine, tokenizer, questions, letters="ABCD"), setup=run_peer, rounds=rounds
+    )
     assert ours.predicted == peer_answers
 
     ratio = median(peer_seconds) / benchmark.stats.stats.median

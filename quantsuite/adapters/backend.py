@@ -10,11 +10,15 @@ from typing import TYPE_CHECKING
 
 from quantsuite.adapters.loading import context_length, load_model
 from quantsuite.adapters.transformers import TransformersEngine
-from quantsuite.linear import UnsupportedError, check_supported, misfits, quantized, unquantized, weight_bytes
+from quantsuite.kernels.registry import find
+from quantsuite.kernels.validation import KernelError
+from quantsuite.linear import UnsupportedError, check_plan, misfits, quantized, unquantized, weight_bytes
+from quantsuite.plan import PlanError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from quantsuite.plan import Plan
     from quantsuite.scheme import Execution, Scheme
 
 
@@ -54,26 +58,24 @@ class TransformersBackend:
         return TransformersEngine(self._loaded.model, tokenizer=self.tokenizer)
 
     def unsupported(
-        self, plan: Scheme, execution: Execution | None, *, include_head: bool = False, kernel: str | None = None
+        self, plan: Plan | Scheme, execution: Execution | None, *, include_head: bool = False, kernel: str | None = None
     ) -> str | None:
         """See :meth:`quantsuite.engine.Backend.unsupported`: of the device, and of layers that the plan misfits."""
         if execution is None:
             return None
-        if kernel is not None:
-            return f"the engine {self.name} multiplies with its own kernels, not with {kernel}; leave the kernel away"
         try:
-            check_supported(plan, execution, self._device)
-        except UnsupportedError as error:
+            check_plan(plan, execution, self._device, None if kernel is None else find(kernel))
+        except (UnsupportedError, PlanError, KernelError) as error:
             return str(error)
         return misfits(self._loaded.model, plan, include_head)
 
-    def unquantized(self, plan: Scheme, *, include_head: bool = False) -> dict[str, float]:
-        """See :meth:`quantsuite.engine.Backend.unquantized`; every scheme leaves the same."""
-        return unquantized(self._loaded.model, include_head)
+    def unquantized(self, plan: Plan | Scheme, *, include_head: bool = False) -> dict[str, float]:
+        """See :meth:`quantsuite.engine.Backend.unquantized`."""
+        return unquantized(self._loaded.model, include_head, plan=plan)
 
     @contextmanager
     def engine(
-        self, plan: Scheme, execution: Execution | None, *, include_head: bool = False, kernel: str | None = None
+        self, plan: Plan | Scheme, execution: Execution | None, *, include_head: bool = False, kernel: str | None = None
     ) -> Iterator[TransformersEngine]:
         """See :meth:`quantsuite.engine.Backend.engine`."""
         if reason := self.unsupported(plan, execution, include_head=include_head, kernel=kernel):
@@ -83,7 +85,7 @@ class TransformersBackend:
             return
         model = _sharing_weights(self._loaded.model)
         engine = TransformersEngine(model, tokenizer=self.tokenizer)
-        with quantized(model, plan, execution, include_head=include_head):
+        with quantized(model, plan, execution, include_head=include_head, kernel=kernel):
             yield engine
 
     def weight_bytes(self, engine: TransformersEngine) -> int:

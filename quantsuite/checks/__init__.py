@@ -1,6 +1,6 @@
-"""Conformance as a library: what quantized arithmetic must hold, for any contestant.
+"""Conformance as a library: what quantized arithmetic must hold, for any kernel.
 
-A check is a function ``check_x(contestant, scheme, *, device, dtype, seed) -> float`` that returns the largest
+A check is a function ``check_x(kernel, scheme, *, device, dtype, seed) -> float`` that returns the largest
 error as a fraction of its bound (0: exact), alone or in :class:`Measured`, and raises
 :class:`CheckFailure`, :class:`NotApplicable` or :class:`NotSupported`.
 """

@@ -21,7 +21,7 @@ from torch import Tensor
 from quantsuite.checks.draws import anchor, code_values
 from quantsuite.checks.outcome import CheckFailure, Measured, NotApplicable
 from quantsuite.checks.setting import FLOAT32_BITS, Setting
-from quantsuite.contestant import Product, claims
+from quantsuite.kernels.protocol import Product, accumulator_bits
 from quantsuite.scheme import Operand, Scheme
 
 SMALL_PRODUCTS = 255
@@ -100,7 +100,7 @@ def _all_kept(setting: Setting, q: int) -> bool:
     return kept == len(small)
 
 
-def measure_accumulator(contestant: Product, scheme: Scheme, *, device: str, dtype: torch.dtype) -> Accumulator:
+def measure_accumulator(kernel: Product, scheme: Scheme, *, device: str, dtype: torch.dtype) -> Accumulator:
     """Measure how many bits a product's running sum keeps.
 
     Raises:
@@ -108,7 +108,7 @@ def measure_accumulator(contestant: Product, scheme: Scheme, *, device: str, dty
     """
     if any(operand is not None and not operand.symmetric for operand in (scheme.weight, scheme.activation)):
         raise NotApplicable(f"{scheme} has a zero point")
-    setting = Setting(contestant, scheme, device, dtype, seed=0)
+    setting = Setting(kernel, scheme, device, dtype, seed=0)
     widths = range(1, MOST_BITS)
     lossy = 1 + bisect.bisect_left(widths, True, key=lambda q: not _all_kept(setting, q))
     if lossy == MOST_BITS:
@@ -119,16 +119,19 @@ def measure_accumulator(contestant: Product, scheme: Scheme, *, device: str, dty
 
 
 def check_accumulator_as_claimed(
-    contestant: Product, scheme: Scheme, *, device: str, dtype: torch.dtype, seed: int
+    kernel: Product, scheme: Scheme, *, device: str, dtype: torch.dtype, seed: int
 ) -> Measured:
     """The running sum keeps the bits that are claimed for it, as far as they can be seen."""
-    measured, claimed = measure_accumulator(contestant, scheme, device=device, dtype=dtype), claims(contestant)
+    measured, claimed = (
+        measure_accumulator(kernel, scheme, device=device, dtype=dtype),
+        accumulator_bits(kernel),
+    )
     if measured.bits == 1:
         raise CheckFailure("one product and a half beside it sum to something else, whatever the accumulator keeps")
-    if measured.bits < min(claimed.accumulator_bits, MOST_BITS):
+    if measured.bits < min(claimed, MOST_BITS):
         raise CheckFailure(
             f"small products beside one 2^{measured.bits} times as large: the accumulator keeps {measured}, "
-            f"{claimed.accumulator_bits} are claimed"
+            f"{claimed} are claimed"
         )
     promotion = {} if measured.promotion is None else {"promotion": float(measured.promotion)}
     return Measured(0.0, {"bits": float(measured.bits), **promotion})

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from quantsuite.contestant import Claims
 from quantsuite.quantize import dequantize, quantize
 from quantsuite.scheme import Scheme
 
@@ -49,22 +48,18 @@ def accumulate(x: Tensor, weight: Tensor, *, bits: int, promotion: int | None = 
 
 @dataclass(frozen=True, kw_only=True)
 class NarrowProduct:
-    """A contestant whose operands are quantsuite's and whose accumulator has ``bits`` bits."""
+    """A kernel whose operands are quantsuite's and whose accumulator has ``bits`` bits."""
 
     bits: int
     promotion: int | None = None
     truncate: bool = False
     schemes: Sequence[str] = ("fp8-row:fp8-token",)
-    claimed_bits: int = 24
+    accumulator_bits: int = 24
     operation: str = "linear"
 
     @property
     def name(self) -> str:
         return f"emulated-{self.bits}-bit"
-
-    @property
-    def claims(self) -> Claims:
-        return Claims(accumulator_bits=self.claimed_bits)
 
     def pack(self, weight: Tensor, scheme: Scheme) -> Any:
         assert scheme.weight is not None

@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 class CheckFailure(AssertionError):
-    """A property that a contestant breaks; the message holds the case, the bound and the excess."""
+    """A property that a kernel breaks; the message holds the case, the bound and the excess."""
 
 
 @dataclass(frozen=True)
@@ -32,12 +32,12 @@ class NotApplicable(Exception):
 
 
 class NotSupported(Exception):
-    """What a contestant does not take on a device, in its own words."""
+    """What a kernel does not take on a device, in its own words."""
 
 
 @contextmanager
 def unchanged(function: str, given: Tensor) -> Iterator[None]:
-    """What a contestant is given holds the same bits after it; expected values come from the very tensor.
+    """What a kernel is given holds the same bits after it; expected values come from the very tensor.
 
     Raises:
         CheckFailure: if it does not.
@@ -54,7 +54,7 @@ def _bits(x: Tensor) -> Tensor:
 
 
 def require_tensor(function: str, got: object, shape: Sequence[int]) -> Tensor:
-    """What a contestant's function returned, if it is a floating-point tensor of a shape.
+    """What a kernel's function returned, if it is a floating-point tensor of a shape.
 
     Raises:
         CheckFailure: naming what it returned and what is expected.

@@ -17,19 +17,17 @@ from quantsuite.checks.draws import anchor, block_shape, grid, largest_outlier, 
 from quantsuite.checks.oracle import nearest_values, rounding_error
 from quantsuite.checks.outcome import CheckFailure, NotApplicable, compare, same
 from quantsuite.checks.setting import FLOAT32_BITS, TILES, Setting, scaled_as_a_whole
-from quantsuite.contestant import Product, claims
 from quantsuite.formats import IntegerFormat
+from quantsuite.kernels.protocol import Product, accumulator_bits
 from quantsuite.scheme import Operand, Scheme
 
 FEW, MANY = 4, 512
 """Products that a sum of wide whole numbers has, and one of codes, about."""
 
 
-def check_product_within_bound(
-    contestant: Product, scheme: Scheme, *, device: str, dtype: torch.dtype, seed: int
-) -> float:
+def check_product_within_bound(kernel: Product, scheme: Scheme, *, device: str, dtype: torch.dtype, seed: int) -> float:
     """The product is within the bound of its operands' formats and its accumulator."""
-    setting = Setting(contestant, scheme, device, dtype, seed)
+    setting = Setting(kernel, scheme, device, dtype, seed)
     tightest = 0.0
     for m, n, k in setting.bounded((1, 1, 32), (4, 8, 64), (32, 64, 512)):
         x, weight = setting.pair(m, n, k)
@@ -55,7 +53,7 @@ def _nearest(x: Tensor, operand: Operand | None) -> tuple[Tensor, Tensor]:
 
 
 def check_product_of_unit_vectors(
-    contestant: Product, scheme: Scheme, *, device: str, dtype: torch.dtype, seed: int
+    kernel: Product, scheme: Scheme, *, device: str, dtype: torch.dtype, seed: int
 ) -> float:
     """Each weight alone, and each activation alone, comes out right, however many tokens there are at a time.
 
@@ -63,7 +61,7 @@ def check_product_of_unit_vectors(
     error away.  In float32 the element is the nearest value up to a few roundings, but near a tie and with a zero
     point; there, and in narrower dtypes, to which scales may be rounded, its bound holds.
     """
-    setting = Setting(contestant, scheme, device, dtype, seed)
+    setting = Setting(kernel, scheme, device, dtype, seed)
     k, tightest = setting.square(129), 0.0
     values = mixed(k, k, seed=seed, device=device, dtype=dtype)
     exact, all_bits = values.double().cpu(), 2 - torch.finfo(dtype).eps
@@ -89,10 +87,10 @@ def check_product_of_unit_vectors(
 
 
 def check_product_of_all_magnitudes(
-    contestant: Product, scheme: Scheme, *, device: str, dtype: torch.dtype, seed: int
+    kernel: Product, scheme: Scheme, *, device: str, dtype: torch.dtype, seed: int
 ) -> float:
     """The bound holds for weights and activations from tiny to huge."""
-    setting = Setting(contestant, scheme, device, dtype, seed)
+    setting = Setting(kernel, scheme, device, dtype, seed)
     x, weight = setting.pair(*setting.shape())
     large, small = 2.0 ** reach(dtype), 2.0 ** -reach(dtype)
     factors = [(1, small), (small, 1), (1, large), (large, 1), (small**0.75, small**0.75)]
@@ -100,10 +98,10 @@ def check_product_of_all_magnitudes(
 
 
 def check_product_with_an_outlier(
-    contestant: Product, scheme: Scheme, *, device: str, dtype: torch.dtype, seed: int
+    kernel: Product, scheme: Scheme, *, device: str, dtype: torch.dtype, seed: int
 ) -> float:
     """One weight, then one activation, of 1e30 (256 in float16) leaves the product finite and within the bound."""
-    setting = Setting(contestant, scheme, device, dtype, seed)
+    setting = Setting(kernel, scheme, device, dtype, seed)
     x, weight = setting.pair(*setting.shape())
     tightest = 0.0
     for case, index in (("activation", 0), ("weight", 1)):
@@ -166,7 +164,7 @@ def _exact_pair(setting: Setting, m: int, n: int, k: int, limit: float) -> tuple
 
 
 def check_product_of_codes_is_exact(
-    contestant: Product, scheme: Scheme, *, device: str, dtype: torch.dtype, seed: int
+    kernel: Product, scheme: Scheme, *, device: str, dtype: torch.dtype, seed: int
 ) -> float:
     """Where operands are codes at scale one and the sums fit the accumulator, the product is an integer's.
 
@@ -174,8 +172,8 @@ def check_product_of_codes_is_exact(
     and of few at a time, is compared bit for bit with int64, rounded once to the dtype of the result.  Scales with a
     zero point may be a rounding away from one, by the order of their operations.
     """
-    setting = Setting(contestant, scheme, device, dtype, seed)
-    limit = min(2.0 ** min(FLOAT32_BITS, claims(contestant).accumulator_bits), torch.finfo(dtype).max)
+    setting = Setting(kernel, scheme, device, dtype, seed)
+    limit = min(2.0 ** min(FLOAT32_BITS, accumulator_bits(kernel)), torch.finfo(dtype).max)
     has_zero_point = not all(o.symmetric for o in (scheme.activation, scheme.weight) if o is not None)
     compared, tightest = False, 0.0
     for m, n, k in setting.fitting((1, 1, 64), (17, 32, 512), (32, 264, 512), (4, 32, 4160)):
@@ -196,20 +194,18 @@ def check_product_of_codes_is_exact(
     return tightest
 
 
-def check_longest_integer_sum(
-    contestant: Product, scheme: Scheme, *, device: str, dtype: torch.dtype, seed: int
-) -> float:
+def check_longest_integer_sum(kernel: Product, scheme: Scheme, *, device: str, dtype: torch.dtype, seed: int) -> float:
     """The longest sum of largest codes that the claimed accumulator holds is exact, up to int32.
 
     See :func:`~quantsuite.bounds.exact_int32_terms`.
     """
-    setting = Setting(contestant, scheme, device, dtype, seed)
+    setting = Setting(kernel, scheme, device, dtype, seed)
     pair = scheme.activation, scheme.weight
     if not all(o is not None and isinstance(o.format, IntegerFormat) and o.symmetric for o in pair):
         raise NotApplicable(f"{scheme} has operands that are not symmetric integers")
     unit = math.lcm(setting.units()[1], *TILES)
     x_max, w_max = (int(grid(operand).max()) for operand in pair if operand is not None)
-    held = 2 ** claims(contestant).accumulator_bits // (x_max * w_max)
+    held = 2 ** accumulator_bits(kernel) // (x_max * w_max)
     k = min(exact_int32_terms(x_max, w_max), held, 2**18) // unit * unit
     if k == 0:
         raise NotApplicable(f"{unit} products of {x_max} and {w_max} overflow the claimed accumulator")
@@ -225,11 +221,9 @@ def check_longest_integer_sum(
     return same(f"{k} products of {x_max} and {w_max}", setting.product(x, weight), expected)
 
 
-def check_rows_are_independent(
-    contestant: Product, scheme: Scheme, *, device: str, dtype: torch.dtype, seed: int
-) -> float:
+def check_rows_are_independent(kernel: Product, scheme: Scheme, *, device: str, dtype: torch.dtype, seed: int) -> float:
     """A large weight changes the outputs of its own row only; a large activation those of its token only."""
-    setting = Setting(contestant, scheme, device, dtype, seed)
+    setting = Setting(kernel, scheme, device, dtype, seed)
     weight_rows, _ = block_shape(scheme.weight)
     m, n, k = setting.shape(n=2 * weight_rows if weight_rows > 16 else 32)
     x, weight = setting.pair(m, n, k)
@@ -255,12 +249,12 @@ def check_rows_are_independent(
 
 
 def check_product_powers_of_two_factor_out(
-    contestant: Product, scheme: Scheme, *, device: str, dtype: torch.dtype, seed: int
+    kernel: Product, scheme: Scheme, *, device: str, dtype: torch.dtype, seed: int
 ) -> float:
     """Multiplying an operand by a power of two multiplies the product by the same."""
     if dtype == torch.float16:
         raise NotApplicable("scaled sums and values become subnormal in float16")
-    setting = Setting(contestant, scheme, device, dtype, seed)
+    setting = Setting(kernel, scheme, device, dtype, seed)
     x, weight = setting.pair(*setting.shape())
     expected = setting.product(x, weight).double()
     for factor in (2.0, 0.5, 16.0):
@@ -269,9 +263,9 @@ def check_product_powers_of_two_factor_out(
     return 0.0
 
 
-def check_product_of_zeros(contestant: Product, scheme: Scheme, *, device: str, dtype: torch.dtype, seed: int) -> float:
+def check_product_of_zeros(kernel: Product, scheme: Scheme, *, device: str, dtype: torch.dtype, seed: int) -> float:
     """Zero tokens and zero rows give zeros, and an all-zero operand gives an all-zero product."""
-    setting = Setting(contestant, scheme, device, dtype, seed)
+    setting = Setting(kernel, scheme, device, dtype, seed)
     x, weight = setting.pair(*setting.shape())
     x[1], weight[2] = 0, 0
     got = setting.product(x, weight)
@@ -281,9 +275,9 @@ def check_product_of_zeros(contestant: Product, scheme: Scheme, *, device: str, 
     return same("zero weight", setting.product(x, torch.zeros_like(weight)), torch.zeros_like(got))
 
 
-def check_product_shapes(contestant: Product, scheme: Scheme, *, device: str, dtype: torch.dtype, seed: int) -> float:
+def check_product_shapes(kernel: Product, scheme: Scheme, *, device: str, dtype: torch.dtype, seed: int) -> float:
     """One token, odd sizes, larger ones, and batches of sequences keep their shape and the bound."""
-    setting = Setting(contestant, scheme, device, dtype, seed)
+    setting = Setting(kernel, scheme, device, dtype, seed)
     tightest = 0.0
     for m, n, k in setting.bounded((1, 1, 1), (1, 37, 64), (3, 5, 7), (17, 33, 129), (130, 264, 320)):
         tightest = max(tightest, setting.within(f"[{m}, {k}] x [{n}, {k}]", *setting.pair(m, n, k)))
@@ -294,23 +288,21 @@ def check_product_shapes(contestant: Product, scheme: Scheme, *, device: str, dt
     return tightest
 
 
-def check_product_layouts(contestant: Product, scheme: Scheme, *, device: str, dtype: torch.dtype, seed: int) -> float:
+def check_product_layouts(kernel: Product, scheme: Scheme, *, device: str, dtype: torch.dtype, seed: int) -> float:
     """Operands that are not contiguous keep the bound."""
-    setting = Setting(contestant, scheme, device, dtype, seed)
+    setting = Setting(kernel, scheme, device, dtype, seed)
     x, weight = setting.pair(*setting.shape())
     transposed = setting.within("transposed", x.t().contiguous().t(), weight.t().contiguous().t())
     doubled = [t.repeat_interleave(2, dim=1)[:, ::2] for t in (x, weight)]
     return max(transposed, setting.within("strided", *doubled))
 
 
-def check_product_repeatable(
-    contestant: Product, scheme: Scheme, *, device: str, dtype: torch.dtype, seed: int
-) -> float:
+def check_product_repeatable(kernel: Product, scheme: Scheme, *, device: str, dtype: torch.dtype, seed: int) -> float:
     """The same operands give the same product twice, and are not changed."""
-    setting = Setting(contestant, scheme, device, dtype, seed)
+    setting = Setting(kernel, scheme, device, dtype, seed)
     x, weight = setting.pair(*setting.shape())
     copies = x.clone(), weight.clone()
-    packed = contestant.pack(weight, scheme)
+    packed = kernel.pack(weight, scheme)
     first = setting.multiply(x, packed, len(weight)).clone()
     same("the activations after the product", x, copies[0])
     same("the weight after the product", weight, copies[1])
@@ -318,10 +310,10 @@ def check_product_repeatable(
 
 
 def check_product_nan_is_not_hidden(
-    contestant: Product, scheme: Scheme, *, device: str, dtype: torch.dtype, seed: int
+    kernel: Product, scheme: Scheme, *, device: str, dtype: torch.dtype, seed: int
 ) -> float:
     """A NaN or infinity in an operand is refused with a ``ValueError``, or shows in all outputs that it enters."""
-    setting = Setting(contestant, scheme, device, dtype, seed)
+    setting = Setting(kernel, scheme, device, dtype, seed)
     x, weight = setting.pair(*setting.shape())
     for bad, case, place in itertools.product((torch.nan, torch.inf, -torch.inf), ("x", "weight"), (0, -1)):
         operands = {"x": x.clone(), "weight": weight.clone()}

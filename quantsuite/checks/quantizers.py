@@ -30,26 +30,26 @@ from quantsuite.checks.draws import (
 )
 from quantsuite.checks.oracle import NEAR, nearest_values, rounding_error
 from quantsuite.checks.outcome import CheckFailure, NotApplicable, compare, require_tensor, same, unchanged
-from quantsuite.contestant import Quantizer
 from quantsuite.granularity import share_scales
+from quantsuite.kernels.protocol import Quantizer
 from quantsuite.scheme import Operand
 
 
-def _quantized(contestant: Quantizer, x: Tensor, operand: Operand) -> Tensor:
-    """What a contestant makes of a tensor.
+def _quantized(kernel: Quantizer, x: Tensor, operand: Operand) -> Tensor:
+    """What a kernel makes of a tensor.
 
     Raises:
         CheckFailure: if it is no tensor in the shape of ``x``, or if ``x`` was changed.
     """
     __tracebackhide__ = True
-    name = f"{contestant.name}.quantize"
+    name = f"{kernel.name}.quantize"
     with unchanged(name, x):
-        return require_tensor(name, contestant.quantize(x, operand), x.shape)
+        return require_tensor(name, kernel.quantize(x, operand), x.shape)
 
 
-def _within(contestant: Quantizer, operand: Operand, case: str, x: Tensor) -> float:
+def _within(kernel: Quantizer, operand: Operand, case: str, x: Tensor) -> float:
     """Compare with the element bound, widened by one rounding to the dtype of what was returned."""
-    values = _quantized(contestant, x, operand)
+    values = _quantized(kernel, x, operand)
     bound = bound_element(x.cpu(), operand)
     info = torch.finfo(values.dtype)
     if values.dtype != torch.float32:
@@ -58,15 +58,15 @@ def _within(contestant: Quantizer, operand: Operand, case: str, x: Tensor) -> fl
 
 
 def check_elements_within_bound(
-    contestant: Quantizer, operand: Operand, *, device: str, dtype: torch.dtype, seed: int
+    kernel: Quantizer, operand: Operand, *, device: str, dtype: torch.dtype, seed: int
 ) -> float:
     """No element is further from its value than the format's rounding allows, whatever the magnitudes."""
     draws = matrices(operand, seed=seed, device=device, dtype=dtype)
-    return max(_within(contestant, operand, case, x) for case, x in draws)
+    return max(_within(kernel, operand, case, x) for case, x in draws)
 
 
 def check_values_are_nearest(
-    contestant: Quantizer, operand: Operand, *, device: str, dtype: torch.dtype, seed: int
+    kernel: Quantizer, operand: Operand, *, device: str, dtype: torch.dtype, seed: int
 ) -> float:
     """Away from ties every element becomes the nearest value at the scale that is defined, and no other in the bound.
 
@@ -77,7 +77,7 @@ def check_values_are_nearest(
     x = normal(*shape, seed=seed, device=device, dtype=dtype)
     tightest = 0.0
     for case, values in (("normal", x), ("cubes of normal", x**3)):
-        got = _quantized(contestant, values, operand)
+        got = _quantized(kernel, values, operand)
         expected, settled = nearest_values(values, operand)
         expected = torch.where(settled, expected, got.double().cpu())
         tightest = max(tightest, compare(case, got, expected, rounding_error(expected.abs(), got.dtype)))
@@ -85,7 +85,7 @@ def check_values_are_nearest(
 
 
 def check_search_reduces_errors(
-    contestant: Quantizer, operand: Operand, *, device: str, dtype: torch.dtype, seed: int
+    kernel: Quantizer, operand: Operand, *, device: str, dtype: torch.dtype, seed: int
 ) -> float:
     """No block has a larger squared error than with the scale of its largest magnitude; at few bits some have less."""
     if not operand.clip:
@@ -93,7 +93,7 @@ def check_search_reduces_errors(
     rows, columns = block_shape(operand)
     shape = rows * math.ceil(8 / rows), columns * math.ceil(256 / columns)
     x = normal(*shape, seed=seed, device=device, dtype=dtype)
-    got = _quantized(contestant, x, operand)
+    got = _quantized(kernel, x, operand)
     plain = reference.quantize_dequantize(x.cpu(), replace(operand, clip=False))
 
     def norms(values: Tensor) -> Tensor:
@@ -108,53 +108,42 @@ def check_search_reduces_errors(
     return compare("norms of the errors of normal", searched, torch.zeros_like(searched), bound)
 
 
-def check_codes_are_kept(
-    contestant: Quantizer, operand: Operand, *, device: str, dtype: torch.dtype, seed: int
-) -> float:
+def check_codes_are_kept(kernel: Quantizer, operand: Operand, *, device: str, dtype: torch.dtype, seed: int) -> float:
     """Every value that has a code comes back as it is."""
     x = at_scale_one(grid(operand), operand, device=device, dtype=dtype)
-    return same("all codes at scale 1", _quantized(contestant, x, operand), round_at_scale_one(x, operand))
+    return same("all codes at scale 1", _quantized(kernel, x, operand), round_at_scale_one(x, operand))
 
 
-def check_ties_go_to_even(
-    contestant: Quantizer, operand: Operand, *, device: str, dtype: torch.dtype, seed: int
-) -> float:
+def check_ties_go_to_even(kernel: Quantizer, operand: Operand, *, device: str, dtype: torch.dtype, seed: int) -> float:
     """Halfway between two codes the even one is taken."""
     values = grid(operand)
     x = at_scale_one((values[1:] + values[:-1]) / 2, operand, device=device, dtype=dtype)
-    return same("all midpoints at scale 1", _quantized(contestant, x, operand), round_at_scale_one(x, operand))
+    return same("all midpoints at scale 1", _quantized(kernel, x, operand), round_at_scale_one(x, operand))
 
 
 def check_all_codes_are_used(
-    contestant: Quantizer, operand: Operand, *, device: str, dtype: torch.dtype, seed: int
+    kernel: Quantizer, operand: Operand, *, device: str, dtype: torch.dtype, seed: int
 ) -> float:
     """As many values come out as the operand's range has codes, no more and no fewer."""
     expected = grid(operand)
     values = torch.cat([expected, (expected[1:] + expected[:-1]) / 2, expected.min()[None] * 1.0])
-    got = (
-        _quantized(contestant, at_scale_one(values, operand, device=device, dtype=dtype), operand)
-        .double()
-        .cpu()
-        .unique()
-    )
+    got = _quantized(kernel, at_scale_one(values, operand, device=device, dtype=dtype), operand).double().cpu().unique()
     got = got[got <= anchor(operand)]
     if len(got) != len(expected):
         raise CheckFailure(f"all codes at scale 1: {len(got)} values came out, {operand} has {len(expected)}")
     return same("all codes at scale 1", got, expected)
 
 
-def check_zeros_stay_zero(
-    contestant: Quantizer, operand: Operand, *, device: str, dtype: torch.dtype, seed: int
-) -> float:
+def check_zeros_stay_zero(kernel: Quantizer, operand: Operand, *, device: str, dtype: torch.dtype, seed: int) -> float:
     """Zeros are represented exactly: in blocks of zeros, and among other values."""
     rows, columns = block_shape(operand)
     shape = (2 * rows, 4 * columns)
     zeros = torch.zeros(shape, device=device, dtype=dtype)
-    same(f"zeros {list(shape)}", _quantized(contestant, zeros, operand), zeros)
+    same(f"zeros {list(shape)}", _quantized(kernel, zeros, operand), zeros)
     x = normal(*shape, seed=seed, device=device, dtype=dtype) + 2
     place = torch.arange(x.numel(), device=device).reshape(shape) % 3 == 0
     x = x.masked_fill(place, 0)
-    return same("zeros among normal values", _quantized(contestant, x, operand)[place], x[place])
+    return same("zeros among normal values", _quantized(kernel, x, operand)[place], x[place])
 
 
 def _other_blocks(operand: Operand, shape: tuple[int, int]) -> Tensor:
@@ -173,36 +162,36 @@ def _other_blocks(operand: Operand, shape: tuple[int, int]) -> Tensor:
 
 
 def check_blocks_are_independent(
-    contestant: Quantizer, operand: Operand, *, device: str, dtype: torch.dtype, seed: int
+    kernel: Quantizer, operand: Operand, *, device: str, dtype: torch.dtype, seed: int
 ) -> float:
     """A large value changes nothing outside its own block."""
     rows, columns = block_shape(operand)
     x = normal(3 * rows, 4 * columns, seed=seed, device=device, dtype=dtype)
     others = _other_blocks(operand, (3 * rows, 4 * columns)).to(device)
-    before = _quantized(contestant, x, operand)
+    before = _quantized(kernel, x, operand)
     x = x.clone()
     x[0, 0] = 1000
-    after = _quantized(contestant, x, operand)
+    after = _quantized(kernel, x, operand)
     return same("other blocks after x[0, 0] = 1000", after[others], before[others])
 
 
 def check_powers_of_two_factor_out(
-    contestant: Quantizer, operand: Operand, *, device: str, dtype: torch.dtype, seed: int
+    kernel: Quantizer, operand: Operand, *, device: str, dtype: torch.dtype, seed: int
 ) -> float:
     """Multiplying a tensor by a power of two multiplies its quantized values by the same."""
     if dtype == torch.float16:
         raise NotApplicable("small values are subnormal in float16")
     rows, columns = block_shape(operand)
     x = normal(3 * rows, 4 * columns, seed=seed, device=device, dtype=dtype)
-    expected = _quantized(contestant, x, operand)
+    expected = _quantized(kernel, x, operand)
     for exponent in (1, -1, 7, -7):
         factor = 2.0**exponent
-        same(f"x * 2^{exponent}", _quantized(contestant, x * factor, operand), expected.double() * factor)
+        same(f"x * 2^{exponent}", _quantized(kernel, x * factor, operand), expected.double() * factor)
     return 0.0
 
 
 def check_signs_are_symmetric(
-    contestant: Quantizer, operand: Operand, *, device: str, dtype: torch.dtype, seed: int
+    kernel: Quantizer, operand: Operand, *, device: str, dtype: torch.dtype, seed: int
 ) -> float:
     """Where codes are symmetric the negated tensor is quantized to the negated values."""
     values = code_values(operand)
@@ -210,31 +199,29 @@ def check_signs_are_symmetric(
         raise NotApplicable(f"the codes of {operand} are not symmetric")
     rows, columns = block_shape(operand)
     x = normal(3 * rows, 4 * columns, seed=seed, device=device, dtype=dtype)
-    return same("-x", _quantized(contestant, -x, operand), -_quantized(contestant, x, operand).double())
+    return same("-x", _quantized(kernel, -x, operand), -_quantized(kernel, x, operand).double())
 
 
-def check_subnormal_values(
-    contestant: Quantizer, operand: Operand, *, device: str, dtype: torch.dtype, seed: int
-) -> float:
+def check_subnormal_values(kernel: Quantizer, operand: Operand, *, device: str, dtype: torch.dtype, seed: int) -> float:
     """Blocks whose scale would underflow have finite values within the bound."""
     rows, columns = block_shape(operand)
     tightest = 0.0
     for magnitude in (2.0**-120, 2.0**-130, 2.0**-140):
         x = normal(rows, columns * max(1, 8 // columns), seed=seed, device=device, dtype=dtype, scale=magnitude)
-        tightest = max(tightest, _within(contestant, operand, f"magnitude {magnitude:g}", x))
+        tightest = max(tightest, _within(kernel, operand, f"magnitude {magnitude:g}", x))
     return tightest
 
 
-def check_one_outlier(contestant: Quantizer, operand: Operand, *, device: str, dtype: torch.dtype, seed: int) -> float:
+def check_one_outlier(kernel: Quantizer, operand: Operand, *, device: str, dtype: torch.dtype, seed: int) -> float:
     """One value of 1e30 (256 in float16) leaves everything finite and within the bound."""
     rows, columns = block_shape(operand)
     x = normal(3 * rows, 4 * columns, seed=seed, device=device, dtype=dtype)
     x[0, 1 % x.shape[1]] = largest_outlier(dtype)
-    return _within(contestant, operand, f"one outlier of {largest_outlier(dtype):g}", x)
+    return _within(kernel, operand, f"one outlier of {largest_outlier(dtype):g}", x)
 
 
 def check_nan_is_not_hidden(
-    contestant: Quantizer, operand: Operand, *, device: str, dtype: torch.dtype, seed: int
+    kernel: Quantizer, operand: Operand, *, device: str, dtype: torch.dtype, seed: int
 ) -> float:
     """A NaN or an infinity is refused with a ``ValueError``, or what it became is not finite."""
     rows, columns = block_shape(operand)
@@ -242,7 +229,7 @@ def check_nan_is_not_hidden(
         x = normal(3 * rows, 4 * columns, seed=seed, device=device, dtype=dtype)
         x[place] = bad
         try:
-            got = _quantized(contestant, x, operand)[place]
+            got = _quantized(kernel, x, operand)[place]
         except ValueError:
             continue
         if torch.isfinite(got):
@@ -250,7 +237,7 @@ def check_nan_is_not_hidden(
     return 0.0
 
 
-def check_shapes(contestant: Quantizer, operand: Operand, *, device: str, dtype: torch.dtype, seed: int) -> float:
+def check_shapes(kernel: Quantizer, operand: Operand, *, device: str, dtype: torch.dtype, seed: int) -> float:
     """Single rows, odd numbers of rows and columns, many of both, and batches keep their shape and the bound."""
     rows, columns = block_shape(operand)
     odd = 1 if columns > 1 else 37
@@ -266,11 +253,11 @@ def check_shapes(contestant: Quantizer, operand: Operand, *, device: str, dtype:
     tightest = 0.0
     for shape in shapes:
         x = normal(*shape, seed=seed, device=device, dtype=dtype)
-        tightest = max(tightest, _within(contestant, operand, f"shape {list(shape)}", x))
+        tightest = max(tightest, _within(kernel, operand, f"shape {list(shape)}", x))
     return tightest
 
 
-def check_layouts(contestant: Quantizer, operand: Operand, *, device: str, dtype: torch.dtype, seed: int) -> float:
+def check_layouts(kernel: Quantizer, operand: Operand, *, device: str, dtype: torch.dtype, seed: int) -> float:
     """Transposed and strided tensors give what their contiguous copies give."""
     rows, columns = block_shape(operand)
     x = normal(3 * rows, 4 * columns, seed=seed, device=device, dtype=dtype)
@@ -278,17 +265,15 @@ def check_layouts(contestant: Quantizer, operand: Operand, *, device: str, dtype
         "transposed": lambda x: x.t().contiguous().t(),
         "strided": lambda x: x.repeat_interleave(2, dim=1)[:, ::2],
     }
-    expected = _quantized(contestant, x, operand)
-    return max(
-        same(f"{name} input", _quantized(contestant, lay(x), operand), expected) for name, lay in layouts.items()
-    )
+    expected = _quantized(kernel, x, operand)
+    return max(same(f"{name} input", _quantized(kernel, lay(x), operand), expected) for name, lay in layouts.items())
 
 
-def check_repeatable(contestant: Quantizer, operand: Operand, *, device: str, dtype: torch.dtype, seed: int) -> float:
+def check_repeatable(kernel: Quantizer, operand: Operand, *, device: str, dtype: torch.dtype, seed: int) -> float:
     """The same tensor gives the same values twice, and is not changed."""
     rows, columns = block_shape(operand)
     x = normal(3 * rows, 4 * columns, seed=seed, device=device, dtype=dtype)
     copy = x.clone()
-    first = _quantized(contestant, x, operand).clone()
+    first = _quantized(kernel, x, operand).clone()
     same("the input after quantization", x, copy)
-    return same("the same input again", _quantized(contestant, x, operand), first)
+    return same("the same input again", _quantized(kernel, x, operand), first)

@@ -1,4 +1,4 @@
-"""What the checks of a product share: a contestant under a scheme, shapes that it takes, its products and bound."""
+"""What the checks of a product share: a kernel under a scheme, shapes that it takes, its products and bound."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from quantsuite import reference
 from quantsuite.bounds import FLOAT32_ROUNDOFF, bound_matmul
 from quantsuite.checks.draws import block_shape, normal
 from quantsuite.checks.outcome import CheckFailure, NotApplicable, NotSupported, compare, require_tensor, unchanged
-from quantsuite.contestant import Product, claims, unsupported_shape
 from quantsuite.granularity import PerTensor
+from quantsuite.kernels.protocol import Product, accumulator_bits, unsupported_shape
 from quantsuite.scheme import Operand, Scheme
 
 FLOAT32_BITS = 24
@@ -31,7 +31,7 @@ PARTS = 24
 class Setting:
     """A product under a scheme, on a device, in a dtype: what every check here is about."""
 
-    contestant: Product
+    kernel: Product
     scheme: Scheme
     device: str
     dtype: torch.dtype
@@ -44,19 +44,19 @@ class Setting:
         return n, math.lcm(k_weight, k_activation)
 
     def fitting(self, *wanted: tuple[int, int, int]) -> Iterator[tuple[int, int, int]]:
-        """Shapes ``(M, N, K)``, N and K rounded up to whole blocks, that the contestant takes here.
+        """Shapes ``(M, N, K)``, N and K rounded up to whole blocks, that the kernel takes here.
 
         If it takes none, then rounded up to multiples of the first of :data:`TILES` of which it takes any.
 
         Raises:
-            NotSupported: with the contestant's reason, if it takes none of these either.
+            NotSupported: with the kernel's reason, if it takes none of these either.
         """
         taken, reason = False, None
         for tile in (1, *TILES):
             units = [math.lcm(unit, tile) for unit in (1, *self.units())]
             for sizes in wanted:
                 m, n, k = (unit * math.ceil(size / unit) for unit, size in zip(units, sizes, strict=True))
-                refused = unsupported_shape(self.contestant, self.scheme, self.device, m, n, k)
+                refused = unsupported_shape(self.kernel, self.scheme, self.device, m, n, k)
                 if refused is None:
                     taken = True
                     yield m, n, k
@@ -66,16 +66,16 @@ class Setting:
         raise NotSupported(reason)
 
     def square(self, least: int) -> int:
-        """The first size from ``least`` on, in whole blocks or tiles, that the contestant takes as M, N and K alike.
+        """The first size from ``least`` on, in whole blocks or tiles, that the kernel takes as M, N and K alike.
 
         Raises:
-            NotSupported: with the contestant's reason, if it takes none.
+            NotSupported: with the kernel's reason, if it takes none.
         """
         reason = None
         for tile in (1, *TILES):
             unit = math.lcm(*self.units(), tile)
             size = unit * math.ceil(least / unit)
-            refused = unsupported_shape(self.contestant, self.scheme, self.device, size, size, size)
+            refused = unsupported_shape(self.kernel, self.scheme, self.device, size, size, size)
             if refused is None:
                 return size
             reason = reason or refused
@@ -94,30 +94,30 @@ class Setting:
         return self.draw(m, k), self.draw(n, k, offset=1)
 
     def product(self, x: Tensor, weight: Tensor) -> Tensor:
-        """The contestant's ``x W^T``, as by :meth:`multiply`."""
+        """The kernel's ``x W^T``, as by :meth:`multiply`."""
         return self.multiply(x, self.pack(weight), weight.shape[0])
 
     def pack(self, weight: Tensor) -> Any:
-        """The contestant's packed weight.
+        """The kernel's packed weight.
 
         Raises:
             CheckFailure: if it changed the weight.
         """
         __tracebackhide__ = True
-        with unchanged(f"{self.contestant.name}.pack", weight):
-            return self.contestant.pack(weight, self.scheme)
+        with unchanged(f"{self.kernel.name}.pack", weight):
+            return self.kernel.pack(weight, self.scheme)
 
     def multiply(self, x: Tensor, packed: Any, n: int) -> Tensor:
-        """The contestant's ``x W^T`` of a packed weight of ``n`` rows.
+        """The kernel's ``x W^T`` of a packed weight of ``n`` rows.
 
         Raises:
             CheckFailure: if it is no tensor ``[..., n]``, has another dtype than ``x``, whose roundings would widen its
                 own bound, or if ``x`` was changed.
         """
         __tracebackhide__ = True
-        name = f"{self.contestant.name}.linear"
+        name = f"{self.kernel.name}.linear"
         with unchanged(name, x):
-            got = require_tensor(name, self.contestant.linear(x, packed), (*x.shape[:-1], n))
+            got = require_tensor(name, self.kernel.linear(x, packed), (*x.shape[:-1], n))
         if got.dtype != x.dtype:
             raise CheckFailure(f"{list(x.shape)} activations: the result is {got.dtype}, expected {x.dtype}")
         return got
@@ -125,7 +125,7 @@ class Setting:
     @property
     def roundoff(self) -> float:
         """Of one addition in the claimed accumulator; those narrower than float32 may truncate."""
-        bits = claims(self.contestant).accumulator_bits
+        bits = accumulator_bits(self.kernel)
         return FLOAT32_ROUNDOFF if bits >= FLOAT32_BITS else 2.0 ** (1 - bits)
 
     def bounded(self, *wanted: tuple[int, int, int]) -> Iterator[tuple[int, int, int]]:
@@ -141,7 +141,7 @@ class Setting:
 
     @property
     def _no_bound(self) -> str:
-        return f"sums of {self.scheme} have no bound in {claims(self.contestant).accumulator_bits} bits"
+        return f"sums of {self.scheme} have no bound in {accumulator_bits(self.kernel)} bits"
 
     def within(self, case: str, x: Tensor, weight: Tensor) -> float:
         """Compare the product with the float64 reference, within the scheme's bound.
@@ -166,7 +166,7 @@ class Setting:
         m, k = x.shape
         same_scale = not scaled_as_a_whole(self.scheme.activation) or len(x.abs().amax(1).unique()) == 1
         for tokens in (m, *(size for size in TOKENS if size < m and same_scale)):
-            if unsupported_shape(self.contestant, self.scheme, self.device, tokens, n, k) is None:
+            if unsupported_shape(self.kernel, self.scheme, self.device, tokens, n, k) is None:
                 every = math.ceil(m / tokens / PARTS)
                 places = torch.arange(m).flip(0).split(tokens)[: m // tokens : every]
                 parts = [self.multiply(x[place], packed, n) for place in places]

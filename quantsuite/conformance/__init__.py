@@ -24,24 +24,24 @@ def parametrize_with_checks(
     device: str = "cpu",
     seed: int = 0,
 ) -> pytest.MarkDecorator:
-    """Parametrize the argument ``check`` of a test with every check of some contestants.
+    """Parametrize the argument ``check`` of a test with every check of some kernels.
 
     They are objects, so their checks run in this process: one that ends it or never returns takes the run with it, and
     ``--check-timeout`` does not apply.  ``--kernel`` gives each file or module a process of its own.
 
     Args:
-        kernels: contestants (:mod:`quantsuite.contestant`).
-        expected_failures: reasons by id ``contestant/scheme/dtype/property``, ``*`` for any characters;
+        kernels: objects with what :mod:`quantsuite.kernels.protocol` asks for.
+        expected_failures: reasons by id ``kernel/scheme/dtype/property``, ``*`` for any characters;
             each must fail with :class:`~quantsuite.checks.CheckFailure`.
         device: where the inputs lie.
         seed: of the inputs.
 
     Raises:
-        ContestantError: if a contestant lacks what its operation needs.
+        KernelError: if a kernel lacks what its operation needs.
         ValueError: if an expected failure matches no case.
     """
     from quantsuite.conformance import cases as made
-    from quantsuite.contestant import validate
+    from quantsuite.kernels.validation import validate
 
     for kernel in kernels:
         validate(kernel, repr(kernel))

@@ -1,4 +1,4 @@
-"""Contestant x scheme x dtype x check as test cases, and the failures that are known."""
+"""Kernel x scheme x dtype x check as test cases, and the failures that are known."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from typing import Any
 import pytest
 import torch
 
-from quantsuite import contestant as contestants
 from quantsuite.checks import CHECKS, Check, CheckFailure, Measured, NotApplicable, NotSupported, property_name
+from quantsuite.kernels import protocol
+from quantsuite.kernels.operations import OPERATIONS
 from quantsuite.records import Finding
 from quantsuite.scheme import Operand, Scheme
 
@@ -26,10 +27,10 @@ _KEYS = {"id", "reason", "link", "expires", "raises", "device"}
 
 @dataclass(kw_only=True)
 class CheckCase:
-    """One check of one contestant; calling it runs the check and keeps what it measured.
+    """One check of one kernel; calling it runs the check and keeps what it measured.
 
     Args:
-        contestant: what is under test.
+        kernel: what is under test.
         subject: the operand of a quantizer, the scheme of a product.
         check: one of :data:`quantsuite.checks.CHECKS`.
         device: where the inputs lie.
@@ -37,7 +38,7 @@ class CheckCase:
         seed: of the inputs.
     """
 
-    contestant: Any
+    kernel: Any
     subject: Operand | Scheme
     check: Check
     device: str
@@ -55,27 +56,27 @@ class CheckCase:
         return property_name(self.check)
 
     def __str__(self) -> str:
-        return f"{self.contestant.name}/{self.subject}/{self.dtype_name}/{self.property}"
+        return f"{self.kernel.name}/{self.subject}/{self.dtype_name}/{self.property}"
 
     def run(self) -> Measured:
         """What the check measures.
 
         Raises:
-            CheckFailure: if the contestant breaks the property.
+            CheckFailure: if the kernel breaks the property.
             NotApplicable: if the scheme or the dtype does not have it.
             NotSupported: if the device does not have the scheme.
         """
-        reason = contestants.unsupported(self.contestant, self.subject, self.device)
+        reason = protocol.unsupported(self.kernel, self.subject, self.device)
         if reason is not None:
             raise NotSupported(reason)
-        found = self.check(self.contestant, self.subject, device=self.device, dtype=self.dtype, seed=self.seed)
+        found = self.check(self.kernel, self.subject, device=self.device, dtype=self.dtype, seed=self.seed)
         return found if isinstance(found, Measured) else Measured(found)
 
     def __call__(self) -> Measured:
         """Run the check and keep what it measured.
 
         Raises:
-            CheckFailure: if the contestant breaks the property.
+            CheckFailure: if the kernel breaks the property.
             pytest.skip.Exception: if the device or the scheme does not have it.
         """
         __tracebackhide__ = True
@@ -98,7 +99,7 @@ def make_cases(
     seed: int = 0,
     case: type[CheckCase] = CheckCase,
 ) -> list[CheckCase]:
-    """All checks of some contestants, on the schemes they implement or on those of ``schemes`` among them.
+    """All checks of some kernels, on the schemes they implement or on those of ``schemes`` among them.
 
     ``case`` is how each is run.
 
@@ -107,30 +108,30 @@ def make_cases(
     """
     chosen = None if schemes is None else [_full_name(name) for name in schemes]
     return [
-        case(contestant=kernel, subject=subject, check=check, device=device, dtype=dtype, seed=seed)
+        case(kernel=kernel, subject=subject, check=check, device=device, dtype=dtype, seed=seed)
         for kernel in kernels
         for name in kernel.schemes
-        for subject in [contestants.parse_subject(kernel, name)]
+        for subject in [OPERATIONS[kernel.operation].parse(name)]
         if chosen is None or str(subject) in chosen
-        for dtype in contestants.dtypes(kernel)
+        for dtype in protocol.dtypes(kernel)
         for check in CHECKS[kernel.operation]
     ]
 
 
 def require_cases(cases: Sequence[CheckCase], kernels: Iterable[Any], schemes: Sequence[str] | None = None) -> None:
-    """Ask for a case of every contestant, and of every scheme, that a user has named.
+    """Ask for a case of every kernel, and of every scheme, that a user has named.
 
     Raises:
         ValueError: naming the first that has none.
     """
     for kernel in kernels:
-        if not any(case.contestant is kernel for case in cases):
+        if not any(case.kernel is kernel for case in cases):
             wanted = "any scheme" if schemes is None else ", ".join(schemes)
             raise ValueError(f"{kernel.name} does not implement {wanted}; it implements {_listed(kernel.schemes)}")
     for name in schemes or ():
         if not any(str(case.subject) == _full_name(name) for case in cases):
             implemented = _listed(dict.fromkeys(str(case.subject) for case in cases))
-            raise ValueError(f"no contestant implements {name}; they implement {implemented}")
+            raise ValueError(f"no kernel implements {name}; they implement {implemented}")
 
 
 def _listed(names: Iterable[str]) -> str:
@@ -210,7 +211,7 @@ def parameters(cases: Sequence[CheckCase], known: Sequence[KnownFailure], names:
     Args:
         cases: what runs.
         known: matched against the ids of the cases; of several the first counts.
-        names: contestants whose known failures must all match a case.
+        names: kernels whose known failures must all match a case.
 
     Raises:
         ValueError: if a known failure of one of ``names`` matches no case.

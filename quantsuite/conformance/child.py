@@ -1,4 +1,4 @@
-"""The process in which a contestant is loaded and checked: it answers requests until its parent closes or is gone."""
+"""The process in which a kernel is loaded and checked: it answers requests until its parent closes or is gone."""
 
 from __future__ import annotations
 
@@ -35,20 +35,23 @@ from quantsuite.conformance.messages import (
     Raised,
     Request,
 )
-from quantsuite.contestant import ContestantError, dtypes, load, parse_subject
+from quantsuite.kernels.loading import load
+from quantsuite.kernels.operations import OPERATIONS
+from quantsuite.kernels.protocol import dtypes
+from quantsuite.kernels.validation import KernelError
 
 F_SETSIG = 10
 """Of Linux's fcntl, which Python does not name: the signal that O_ASYNC sends."""
 MESSAGE_LENGTH, TRACEBACK_LENGTH = 20_000, 8_000
 PACKAGE = Path(__file__).parent.parent
-OUTSIDE = tuple(map(str, (PACKAGE / "checks", PACKAGE / "conformance", PACKAGE / "contestant.py", importlib.__file__)))
+OUTSIDE = tuple(map(str, (PACKAGE / "checks", PACKAGE / "conformance", PACKAGE / "kernels", importlib.__file__)))
 
 
 class Subject:
-    """The contestants of one location, and the answers to what is asked of them."""
+    """The kernels of one location, and the answers to what is asked of them."""
 
     def __init__(self) -> None:
-        self._contestants: list[Any] = []
+        self._kernels: list[Any] = []
         self._answers: dict[type[Request], Callable[[Any], Answer]] = {
             LoadRequest: self._load,
             CheckRequest: self._check,
@@ -60,20 +63,20 @@ class Subject:
     def _load(self, request: LoadRequest) -> Answer:
         try:
             source = load(request.location)
-            self._contestants = list(source.contestants)
-            declared = [_declaration(contestant) for contestant in self._contestants]
-        except ContestantError as error:
+            self._kernels = list(source.kernels)
+            declared = [_declaration(kernel) for kernel in self._kernels]
+        except KernelError as error:
             return NotLoaded(reason=_one_line(str(error)))
         except BaseException as error:
             return _not_loaded(request.location, error)
-        return Loaded(contestants=declared) if source.missing is None else Missing(reason=source.missing)
+        return Loaded(kernels=declared) if source.missing is None else Missing(reason=source.missing)
 
     def _check(self, request: CheckRequest) -> Answer:
-        contestant = self._contestants[request.place]
-        check = next(check for check in CHECKS[contestant.operation] if property_name(check) == request.property)
+        kernel = self._kernels[request.place]
+        check = next(check for check in CHECKS[kernel.operation] if property_name(check) == request.property)
         case = CheckCase(
-            contestant=contestant,
-            subject=parse_subject(contestant, request.scheme),
+            kernel=kernel,
+            subject=OPERATIONS[kernel.operation].parse(request.scheme),
             check=check,
             device=request.device,
             dtype=getattr(torch, request.dtype),
@@ -92,11 +95,9 @@ class Subject:
         return Held(tightness=measured.tightness, details=measured.details)
 
 
-def _declaration(contestant: Any) -> Declaration:
-    names = [str(dtype).removeprefix("torch.") for dtype in dtypes(contestant)]
-    return Declaration(
-        name=contestant.name, operation=contestant.operation, schemes=list(contestant.schemes), dtypes=names
-    )
+def _declaration(kernel: Any) -> Declaration:
+    names = [str(dtype).removeprefix("torch.") for dtype in dtypes(kernel)]
+    return Declaration(name=kernel.name, operation=kernel.operation, schemes=list(kernel.schemes), dtypes=names)
 
 
 def _one_line(text: str) -> str:
@@ -139,7 +140,7 @@ def _raised(error: BaseException) -> Raised:
 def serve(connection: socket.socket) -> None:
     """Send an empty line as the process is ready, then the answer to each request, behind the word that it began with.
 
-    What a contestant or a fork of it writes to the socket is no answer without the word.
+    What a kernel or a fork of it writes to the socket is no answer without the word.
     """
     subject, process, requests = Subject(), os.getpid(), msgspec.json.Decoder(Request)
     with connection, connection.makefile("rb") as lines:
@@ -148,14 +149,14 @@ def serve(connection: socket.socket) -> None:
             word, _, request = line.partition(b" ")
             answer = subject.answer(requests.decode(request))
             if os.getpid() != process:
-                os._exit(0)  # a fork that came back from the contestant would answer a second time
+                os._exit(0)  # a fork that came back from the kernel would answer a second time
             connection.sendall(word + b" " + msgspec.json.encode(answer) + b"\n")
 
 
 def end_with_parent(lifeline: int) -> None:
     """Let the kernel end this process group once the other end of a pipe is closed, whatever runs here then.
 
-    The signal is SIGKILL, which a contestant can neither ignore nor handle.
+    The signal is SIGKILL, which a kernel can neither ignore nor handle.
     """
     fcntl.fcntl(lifeline, F_SETSIG, signal.SIGKILL)
     fcntl.fcntl(lifeline, fcntl.F_SETOWN, -os.getpgrp())

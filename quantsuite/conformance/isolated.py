@@ -1,4 +1,4 @@
-"""Contestants that are loaded and checked in a process of their own, and their cases."""
+"""Kernels that are loaded and checked in a process of their own, and their cases."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from typing import Any
 from quantsuite.checks import Measured
 from quantsuite.conformance.cases import CheckCase
 from quantsuite.conformance.messages import CheckRequest, Declaration, LoadRequest, Request, add_section
-from quantsuite.conformance.process import ContestantProcess, NoAnswer, ProcessLost
-from quantsuite.contestant import ContestantError
+from quantsuite.conformance.process import KernelProcess, NoAnswer, ProcessLost
+from quantsuite.kernels.validation import KernelError
 
-LOAD_ERRORS = (ContestantError, ProcessLost, NoAnswer)
+LOAD_ERRORS = (KernelError, ProcessLost, NoAnswer)
 """Why a source cannot be loaded, beside a library that is missing."""
 MOST_LOST = 3
 """How often the process of a source may die or be ended before its remaining cases are given up."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class IsolatedContestant:
-    """What a contestant of another process says of itself; ``place`` is its number in its source."""
+class IsolatedKernel:
+    """What a kernel of another process says of itself; ``place`` is its number in its source."""
 
     source: IsolatedSource
     place: int
@@ -37,7 +37,7 @@ class IsolatedSource:
     """A file, module or entry point, in a process that is started when it is needed.
 
     Args:
-        location: as :func:`quantsuite.contestant.load` takes it.
+        location: as :func:`quantsuite.kernels.loading.load` takes it.
         limit: seconds that loading, and each check, may take; 0 for no limit.
     """
 
@@ -45,8 +45,8 @@ class IsolatedSource:
         self.location = location
         self.name = Path(location).stem if location.endswith(".py") else location
         self._limit = limit
-        self._launch = partial(ContestantProcess, path=tuple(sys.path), folder=os.getcwd())
-        self._process: ContestantProcess | None = None
+        self._launch = partial(KernelProcess, path=tuple(sys.path), folder=os.getcwd())
+        self._process: KernelProcess | None = None
         self._lost = 0
 
     def start(self) -> None:
@@ -60,17 +60,17 @@ class IsolatedSource:
             self._process.end()
         self._process = None
 
-    def load(self) -> list[IsolatedContestant]:
+    def load(self) -> list[IsolatedKernel]:
         """What the source declares.
 
         Raises:
             MissingLibraryError: if a library is not installed.
-            ContestantError: if it cannot be loaded.
+            KernelError: if it cannot be loaded.
             ProcessLost: if loading it ends the process.
             NoAnswer: if loading it takes longer than the limit.
         """
         return [
-            IsolatedContestant(
+            IsolatedKernel(
                 source=self, place=place, name=d.name, operation=d.operation, schemes=d.schemes, dtypes=d.dtypes
             )
             for place, d in enumerate(self._load())
@@ -115,18 +115,18 @@ class IsolatedSource:
 
 @dataclass(kw_only=True)
 class IsolatedCase(CheckCase):
-    """One check of a contestant in its own process."""
+    """One check of a kernel in its own process."""
 
-    contestant: IsolatedContestant
+    kernel: IsolatedKernel
 
     def run(self) -> Measured:
         __tracebackhide__ = True
         request = CheckRequest(
-            place=self.contestant.place,
+            place=self.kernel.place,
             scheme=str(self.subject),
             property=self.property,
             device=self.device,
             dtype=self.dtype_name,
             seed=self.seed,
         )
-        return self.contestant.source.check(request, self.contestant.name)
+        return self.kernel.source.check(request, self.kernel.name)

@@ -1,4 +1,4 @@
-"""What a run and the process of a contestant say to each other, as lines of JSON."""
+"""What a run and the process of a kernel say to each other, as lines of JSON."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Any, Literal, NoReturn
 import msgspec
 
 from quantsuite.checks import CheckFailure, Measured, NotApplicable, NotSupported
-from quantsuite.contestant import ContestantError, MissingLibraryError
+from quantsuite.kernels.loading import MissingLibraryError
+from quantsuite.kernels.validation import KernelError
 
 UNSUITABLE = {
     "KeyboardInterrupt",
@@ -19,17 +20,17 @@ UNSUITABLE = {
     "TabError",
 }
 """Builtin exceptions that would end the run, or that cannot be made of a message."""
-TRACEBACK = "traceback in the contestant"
+TRACEBACK = "traceback in the kernel"
 
 
 class LoadRequest(msgspec.Struct, frozen=True, kw_only=True, tag=True, forbid_unknown_fields=True):
-    """Load what is at a location, as :func:`quantsuite.contestant.load` does."""
+    """Load what is at a location, as :func:`quantsuite.kernels.loading.load` does."""
 
     location: str
 
 
 class CheckRequest(msgspec.Struct, frozen=True, kw_only=True, tag=True, forbid_unknown_fields=True):
-    """Run one check of a loaded contestant, ``place`` its number among them."""
+    """Run one check of a loaded kernel, ``place`` its number among them."""
 
     place: int
     scheme: str
@@ -40,7 +41,7 @@ class CheckRequest(msgspec.Struct, frozen=True, kw_only=True, tag=True, forbid_u
 
 
 class Declaration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a contestant says of itself."""
+    """What a kernel says of itself."""
 
     name: str
     operation: str
@@ -49,12 +50,12 @@ class Declaration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 
 class Loaded(msgspec.Struct, frozen=True, kw_only=True, tag=True, forbid_unknown_fields=True):
-    """The contestants of a location."""
+    """The kernels of a location."""
 
-    contestants: list[Declaration]
+    kernels: list[Declaration]
 
     def unwrap(self) -> list[Declaration]:
-        return self.contestants
+        return self.kernels
 
 
 class Missing(msgspec.Struct, frozen=True, kw_only=True, tag=True, forbid_unknown_fields=True):
@@ -73,7 +74,7 @@ class NotLoaded(msgspec.Struct, frozen=True, kw_only=True, tag=True, forbid_unkn
     traceback: str = ""
 
     def unwrap(self) -> NoReturn:
-        raise add_section(ContestantError(self.reason), TRACEBACK, self.traceback)
+        raise add_section(KernelError(self.reason), TRACEBACK, self.traceback)
 
 
 class Held(msgspec.Struct, frozen=True, kw_only=True, tag=True, forbid_unknown_fields=True):
@@ -87,7 +88,7 @@ class Held(msgspec.Struct, frozen=True, kw_only=True, tag=True, forbid_unknown_f
 
 
 class NotRun(msgspec.Struct, frozen=True, kw_only=True, tag=True, forbid_unknown_fields=True):
-    """A check does not apply, or the contestant does not support its case."""
+    """A check does not apply, or the kernel does not support its case."""
 
     finding: Literal["not applicable", "not supported"]
     reason: str
@@ -107,7 +108,7 @@ class Broken(msgspec.Struct, frozen=True, kw_only=True, tag=True, forbid_unknown
 
 
 class Raised(msgspec.Struct, frozen=True, kw_only=True, tag=True, forbid_unknown_fields=True):
-    """A contestant raised an exception; ``builtins`` are its builtin classes, the nearest first."""
+    """A kernel raised an exception; ``builtins`` are its builtin classes, the nearest first."""
 
     module: str
     name: str

@@ -1,6 +1,6 @@
 """The pytest side of the checks: ``--kernel``, the parameter ``conformance_check``, a record of each case.
 
-torch is imported only once a test asks for a check, and contestants only in processes of their own.
+torch is imported only once a test asks for a check, and kernels only in processes of their own.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from quantsuite.runfile import RunFile
 
 if TYPE_CHECKING:
     from quantsuite.conformance.cases import CheckCase
-    from quantsuite.conformance.isolated import IsolatedContestant, IsolatedSource
+    from quantsuite.conformance.isolated import IsolatedKernel, IsolatedSource
 
 CASE = "conformance_check"
 KNOWN_FAILURES = Path("reports/known_failures.toml")
 SHIPPED_KNOWN_FAILURES = Path(contestants.__file__).parent / "known_failures.toml"
-"""Of the shipped contestants; they do not expire in an installed version."""
-FOLDER = "contestant_folder"
-"""The name in a module of tests of the folder whose contestants are tested if no ``--kernel`` is named."""
+"""Of the shipped kernels; they do not expire in an installed version."""
+FOLDER = "kernel_folder"
+"""The name in a module of tests of the folder whose kernels are tested if no ``--kernel`` is named."""
 
 
 @dataclass(frozen=True)
@@ -58,19 +58,19 @@ class Found:
 
     sources: list[IsolatedSource]
     named: bool = False
-    contestants: list[IsolatedContestant] = field(default_factory=list)
+    kernels: list[IsolatedKernel] = field(default_factory=list)
     others: list[Any] = field(default_factory=list)
 
     def load(self) -> None:
         """Load all sources, each in its process."""
         from quantsuite.conformance.isolated import LOAD_ERRORS
-        from quantsuite.contestant import MissingLibraryError
+        from quantsuite.kernels.loading import MissingLibraryError
 
         for source in self.sources:
             source.start()
         for source in self.sources:
             try:
-                self.contestants += source.load()
+                self.kernels += source.load()
             except MissingLibraryError as error:
                 if self.named:
                     self.others.append(pytest.param(LoadFailure(error), id=f"{source.name}/load"))
@@ -84,9 +84,9 @@ FOUND = pytest.StashKey[dict["Path | None", Found]]()
 
 
 def _found(config: pytest.Config, folder: Path | None) -> Found:
-    """The contestants of ``--kernel``, else those of a folder and of installed packages."""
+    """The kernels of ``--kernel``, else those of a folder and of installed packages."""
     from quantsuite.conformance.isolated import IsolatedSource
-    from quantsuite.contestant import discover, require_file
+    from quantsuite.kernels.loading import discover, require_file
 
     options = RunOptions.read(config.option)
     found = config.stash.setdefault(FOUND, {})
@@ -126,12 +126,12 @@ def _parameters(config: pytest.Config, folder: Path | None) -> Iterator[Any]:
     found = _found(config, None if config.option.quantsuite_kernel else folder)
     device, schemes = resolve_device(options.device), None if list(options.scheme) == ["all"] else options.scheme
     if not found.sources:
-        raise ValueError("there are no contestants; give one with --kernel path.py[:name]")
-    kernels = found.contestants
+        raise ValueError("there are no kernels; give one with --kernel path.py[:name]")
+    kernels = found.kernels
     for name, count in Counter(kernel.name for kernel in kernels).items():
         if count > 1:
             places = " and ".join(kernel.source.location for kernel in kernels if kernel.name == name)
-            raise ValueError(f"{places} have contestants of one name, {name!r}; give each its own")
+            raise ValueError(f"{places} have kernels of one name, {name!r}; give each its own")
     own = config.rootpath / KNOWN_FAILURES
     known = made.read_known_failures(own, datetime.date.today()) if own.exists() else []
     known += made.read_known_failures(SHIPPED_KNOWN_FAILURES, datetime.date.min)
@@ -176,8 +176,8 @@ def _result(case: CheckCase, report: pytest.TestReport, call: pytest.CallInfo[No
         reason = f"{report.wasxfail}: {failure}" if outcome == "known failure" else failure
     return PropertyResult(
         test=report.nodeid,
-        contestant=case.contestant.name,
-        operation=case.contestant.operation,
+        contestant=case.kernel.name,
+        operation=case.kernel.operation,
         scheme=str(case.subject),
         property=case.property,
         outcome=outcome,

@@ -1,6 +1,6 @@
-"""A process of a contestant, seen from the run: one request at a time, its answer within a limit, its end.
+"""A process of a kernel, seen from the run: one request at a time, its answer within a limit, its end.
 
-The contestant's output is read while an answer is awaited, and only its end is kept; what it prints can neither block
+The kernel's output is read while an answer is awaited, and only its end is kept; what it prints can neither block
 it nor grow here.
 """
 
@@ -33,19 +33,19 @@ POLL, LAST_WORDS, START = 0.1, 5.0, 300.0
 """Seconds between two looks whether the process lives, for one that closed its connection to end, and for its start."""
 
 MARK = "QUANTSUITE_CONTESTANT"
-"""The environment variable by which processes are found that a contestant started in sessions of their own."""
+"""The environment variable by which processes are found that a kernel started in sessions of their own."""
 _START = "import sys; sys.path[:] = sys.argv[3:]; from quantsuite.conformance.child import main; main()"
 
 
 class ProcessLost(pytest.fail.Exception, ChildProcessError):
-    """A contestant's process died; reported as one line."""
+    """A kernel's process died; reported as one line."""
 
 
 class NoAnswer(pytest.fail.Exception, TimeoutError):
-    """A contestant's process gave no answer in time; reported as one line."""
+    """A kernel's process gave no answer in time; reported as one line."""
 
 
-class ContestantProcess:
+class KernelProcess:
     """A fresh interpreter with its own process group.
 
     Args:
@@ -99,7 +99,7 @@ class ContestantProcess:
         self.output = b""
         try:
             if not self._started:
-                self._line(name, START, "its start")  # whose imports are not the contestant's
+                self._line(name, START, "its start")  # whose imports are not the kernel's
                 self._started = True
             word = secrets.token_hex(8).encode()
             self._send(word, request)

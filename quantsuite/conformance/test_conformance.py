@@ -1,4 +1,4 @@
-"""Every check of the contestants of ``--kernel``, or of installed entry points."""
+"""Every check of the kernels of ``--kernel``, or of installed entry points."""
 
 from quantsuite.conformance.cases import CheckCase
 

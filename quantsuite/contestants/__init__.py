@@ -1,1 +1,1 @@
-"""The shipped contestants, one module a library; each has a list ``CONTESTANTS``."""
+"""The shipped kernels, one module a library; each has a list ``KERNELS``."""

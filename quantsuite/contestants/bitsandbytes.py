@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from quantsuite.contestant import probe, probe_product, require
 from quantsuite.granularity import PerGroup
+from quantsuite.kernels.loading import require
+from quantsuite.kernels.protocol import probe, probe_product
 from quantsuite.scheme import Operand, Scheme
 
 bnb = require("bitsandbytes", extra="bitsandbytes")
@@ -58,4 +59,4 @@ class Int8Linear:
         return packed(x)
 
 
-CONTESTANTS = [FourBit(), Int8Linear()]
+KERNELS = [FourBit(), Int8Linear()]

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from quantsuite.contestant import probe_product, require
+from quantsuite.kernels.loading import require
+from quantsuite.kernels.protocol import probe_product
 from quantsuite.scheme import Scheme
 
 quanto = require("optimum.quanto", extra="quanto")
@@ -46,4 +47,4 @@ class WeightOnly:
         return packed(x)
 
 
-CONTESTANTS = [WeightOnly()]
+KERNELS = [WeightOnly()]

@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from quantsuite.contestant import probe_product, require
 from quantsuite.granularity import PerGroup
+from quantsuite.kernels.loading import require
+from quantsuite.kernels.protocol import probe_product
 from quantsuite.scheme import Operand, Scheme
 
 require("torchao", extra="torchao")
@@ -75,7 +76,7 @@ class Configuration:
         return packed(x)
 
 
-CONTESTANTS = [
+KERNELS = [
     Configuration(
         name="torchao-int8-weight-only",
         schemes=("int8-row-full", "int8-g64-full"),

@@ -34,6 +34,16 @@ def _named(name: str) -> list[Task]:
     return [task for task in shipped.values() if name in (task.name, task.name.split("/")[0])]
 
 
+def _unknown(name: str) -> str:
+    """What there is instead of a task: those of its family, or families."""
+    tasks = list(shipped_tasks())
+    families = list(dict.fromkeys(task.split("/")[0] for task in tasks))
+    own = [task for task in tasks if task.split("/")[0] == name.split("/")[0]]
+    close = difflib.get_close_matches(name, [*tasks, *families], n=1)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    return f"unknown task {name!r}; {hint}known: {', '.join(own or families)}; one of your own is ./file.toml"
+
+
 def select_tasks(names: Iterable[str]) -> list[Task]:
     """Tasks by name, by the part before the slash (``mmlu`` is ``mmlu/direct`` and ``mmlu/generate``), or by file.
 
@@ -45,12 +55,7 @@ def select_tasks(names: Iterable[str]) -> list[Task]:
     for name in names:
         matching = _named(name)
         if not matching:
-            families = {task.split("/")[0]: None for task in shipped_tasks()}
-            close = difflib.get_close_matches(name, [*shipped_tasks(), *families], n=1)
-            hint = f"did you mean {close[0]!r}? " if close else ""
-            raise ValueError(
-                f"unknown task {name!r}; {hint}known: {', '.join(shipped_tasks())}; one of your own is ./file.toml"
-            )
+            raise ValueError(_unknown(name))
         for task in matching:
             if chosen.get(task.name, task) != task or shipped_tasks().get(task.name, task) != task:
                 raise TaskError(f"{name}: the name {task.name!r} is that of another task; give this one its own")

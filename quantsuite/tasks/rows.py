@@ -87,22 +87,23 @@ def _checked(rows: list[dict[str, Any]], place: str, columns: Mapping[str, Colum
 
 
 @cache
-def _hub_rows(location: str, config: str, split: str, columns: tuple[tuple[str, ColumnType], ...]) -> list[Row]:
+def _hub_rows(
+    location: str, folder: Path, config: str, split: str, columns: tuple[tuple[str, ColumnType], ...]
+) -> list[Row]:
+    """Rows that several tasks of a run read; ``folder`` tells relative locations of one name apart."""
     found = read_rows(location, config, split, [name for name, _ in columns])
     return _checked(found, f"{location!r}, split {split!r}, ", dict(columns))
 
 
-@cache
-def _file_rows(path: Path, columns: tuple[tuple[str, ColumnType], ...]) -> list[Row]:
-    return _checked(read_file(path, [name for name, _ in columns]), f"{str(path)!r}, ", dict(columns))
-
-
 def _read(source: Source, part: str, sources: Sources) -> list[Row]:
-    place, columns = sources.places.get(source.name), tuple(source.columns.items())
+    place, columns = sources.places.get(source.name), source.columns
     if isinstance(source, HubDataset):
-        return _hub_rows(place or source.place, source.config, part, columns)
+        location = place or source.place
+        folder = Path(location).expanduser().resolve()
+        return _hub_rows(location, folder, source.config, part, tuple(columns.items()))
     if isinstance(source, FilesDataset):
-        return _file_rows(Path(place or source.place).expanduser() / part, columns)
+        path = Path(place or source.place).expanduser() / part
+        return _checked(read_file(path, list(columns)), f"{str(path)!r}, ", columns)
     if place is not None:
         raise DataError(f"the dataset {source.name} is generated; it cannot be read from {place!r}")
     return _checked(world_documents() if part == "documents" else world_questions()[part == "test"], "", source.columns)

@@ -46,6 +46,18 @@ def _documents(rows: list[Row], recipe: Documents) -> list[Document]:
     return [Document(text=text, bits=_bits(row, recipe)) for row, text in zip(rows, texts, strict=True)]
 
 
+def windows_of(recipe: Windows | Rows, tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[TextItem]:
+    """Rows of text as windows.
+
+    Raises:
+        DataError: if they do not fill one window.
+    """
+    if isinstance(recipe, Rows):
+        return windows.rows_alone(tokenizer, texts[: recipe.count])
+    text = "\n\n".join(texts) if recipe.join == "blank lines" else raw_text(texts)
+    return windows.disjoint(tokenizer, text, size=recipe.size, first=recipe.first, start=recipe.start)
+
+
 def text_items(
     source: Source, recipe: TextRecipe, tokenizer: PreTrainedTokenizerBase, sources: Sources, max_length: int
 ) -> tuple[list[TextItem], int | None]:
@@ -58,22 +70,16 @@ def text_items(
     rows = measured_rows(source, sources)
     texts = [_text(row, recipe.text) for row in rows]
     if not any(text.strip() for text in texts):
-        raise DataError(
-            f"{place_of(source, sources)!r}, {rows[0].place} and on: all {len(rows)} rows are empty; "
-            "the recipe needs text"
-        )
+        raise DataError(f"{place_of(source, sources)!r}: all {len(rows)} rows are empty; the recipe needs text")
+    size = None
     if isinstance(recipe, Documents):
-        return _document_items(_documents(rows, recipe)[: sources.limit or None], recipe, tokenizer, max_length)
-    if isinstance(recipe, Rows):
-        items = windows.rows_alone(tokenizer, texts[: recipe.count])
+        documents = _documents(rows, recipe)[: sources.limit or None]
+        items, size = _document_items(documents, recipe, tokenizer, max_length)
     else:
-        items = _windows(texts, recipe, tokenizer)
-    return items[: sources.limit or None], None
-
-
-def _windows(texts: list[str], recipe: Windows, tokenizer: PreTrainedTokenizerBase) -> list[TextItem]:
-    text = "\n\n".join(texts) if recipe.join == "blank lines" else raw_text(texts)
-    return windows.disjoint(tokenizer, text, size=recipe.size, first=recipe.first, start=recipe.start)
+        items = windows_of(recipe, tokenizer, texts)
+    if not items:
+        raise DataError(f"{place_of(source, sources)!r} has no text of two tokens or more; the recipe needs text")
+    return items[: sources.limit or None], size
 
 
 def _document_items(

@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from quantsuite.contestant import Claims, probe_product
 from quantsuite.granularity import PerTensor, share_scales
+from quantsuite.kernels.protocol import probe_product
 from quantsuite.quantize import QuantizedTensor, quantize, storage_dtype
 from quantsuite.scheme import Operand, Scheme
 
@@ -62,7 +62,7 @@ class Int8Matmul(_Product):
 
     name = "torch-int-mm"
     schemes = ("int8-row:int8-token", "int8-tensor:int8-tensor", "int8-row:int8-tensor")
-    claims = Claims(accumulator_bits=31)
+    accumulator_bits = 31
 
     def linear(self, x: Tensor, packed: _Packed) -> Tensor:
         assert packed.scheme.activation is not None
@@ -122,4 +122,4 @@ class ScaledMatmul(_Product):
         return y.reshape(*x.shape[:-1], -1)
 
 
-CONTESTANTS = [Float8Cast(), Int8Matmul(), Int8WeightOnly(), ScaledMatmul()]
+KERNELS = [Float8Cast(), Int8Matmul(), Int8WeightOnly(), ScaledMatmul()]
