@@ -205,6 +205,8 @@ BAD: dict[str, tuple[Prepare, str]] = {
     "seed": (given("--seed", "x"), "invalid int value: 'x'"),
     "dtype": (given("--dtype", "int3"), "invalid choice: 'int3'"),
     "margin": (given("--accuracy-margin", "-1"), "margin '-1' is not a number from 0"),
+    "unnamed-margin": (given("--margin", "0.1"), "'0.1' is not NAME=VALUE"),
+    "margin-of-nothing": (given("--margin", "acuracy=0.1"), "--margin 'acuracy' names no metric of this run; it has "),
     "nan-margin": (given("--perplexity-margin", "nan"), "margin 'nan' is not a number from 0"),
     "device": (given("--device", "abacus"), "device 'abacus' is not usable"),
     "absent-device": (given("--device", "cuda:99"), "device 'cuda:99' is not usable"),

@@ -16,7 +16,8 @@ from meta_tests.tolerance import fewest, most
 from quantsuite import intervals
 from quantsuite.gate import GateResult, gate, gate_against_reference
 from quantsuite.margins import MODES, Margins, Mode
-from quantsuite.records import Items, Outcome, Record, TaskLabel
+from quantsuite.metrics import Items
+from quantsuite.records import Outcome, Record, TaskLabel
 
 MARGIN = 0.01
 Z = float(stats.norm.ppf(0.5 + intervals.CONFIDENCE / 2))

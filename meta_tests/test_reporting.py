@@ -22,6 +22,7 @@ from meta_tests.factories import (
     environment,
     record,
 )
+from quantsuite.contrasts import FORMATS
 from quantsuite.gate import gate_against_reference
 from quantsuite.intervals import RESAMPLES
 from quantsuite.margins import Margins
@@ -287,7 +288,7 @@ def test_formats_are_compared_with_each_other_at_equal_granularity_and_execution
         record(DIRECT, "int8-row:int8-token", "real", items=REFERENCE),
         record(DIRECT, "fp8-row:fp8-token", "simulated", items=REFERENCE),
     ]
-    (pair,) = analysed(records).metrics[0].format_pairs
+    (pair,) = next(found.pairs for found in analysed(records).contrasts if found.contrast == FORMATS)
     assert (pair.reference.subject.label, pair.candidate.subject.label) == ("int8-row-real", "fp8-row-real")
     assert pair.comparison and pair.comparison.change.estimate == pytest.approx(0.06)
 

@@ -12,6 +12,7 @@ import msgspec
 import pytest
 
 from quantsuite.lines import decode_line
+from quantsuite.metrics import metric
 from quantsuite.options import RunOptions
 from quantsuite.reading import ContentError, read_run
 from quantsuite.records import RESULT, ErrorPoint, Key, PropertyResult, Record, RecordError, Result, Run
@@ -215,14 +216,24 @@ def _baseline(options: RunOptions) -> list[Record] | None:
         return None
     path = Path(baseline) if baseline else _default_baseline(model)
     try:
+        _load_metrics(options)
         records = read_run(path, purpose="baseline").records
-    except RecordError as error:
+    except ValueError as error:
         raise pytest.UsageError(f"--gate: {error}") from error
     ours = [record for record in records if record.subject.model == model]
     if records and not ours:
         names = ", ".join(dict.fromkeys(record.subject.model for record in records))
         raise pytest.UsageError(f"--gate: {path} holds records of {names}, none of {model}; name the model as it does")
     return ours
+
+
+def _load_metrics(options: RunOptions) -> None:
+    """Make metrics of tasks of the user's own known, which records of a baseline may name."""
+    if any(name.endswith(".toml") for name in options.task or ()):
+        from quantsuite.tasks import select_tasks
+
+        for task in select_tasks(options.task or ()):
+            metric(task.metric)
 
 
 def _default_baseline(model: str) -> Path:

@@ -7,12 +7,8 @@ from typing import Any
 import msgspec
 
 from quantsuite.columns import pack, unpack
-from quantsuite.metrics import metric
+from quantsuite.metrics import named_metric
 from quantsuite.records import Result
-
-
-class MetricError(ValueError):
-    """A record whose metric is not installed."""
 
 
 def encode_line(result: Result) -> bytes:
@@ -27,7 +23,7 @@ def decode_line(line: bytes | str) -> Result:
     """The inverse of :func:`encode_line`; fields that it does not know are left out of account.
 
     Raises:
-        ValueError: if it is no JSON, or no result; :class:`MetricError` if its metric is not installed.
+        ValueError: if it is no JSON, or no result; :class:`~quantsuite.metrics.MetricError` if its metric is not installed.
     """
     try:
         return result_of(msgspec.json.decode(line))
@@ -51,10 +47,7 @@ def _items(fields: dict[str, Any], items: dict[str, Any]) -> Any:
     """The items, of the type that their task's metric takes."""
     name = msgspec.convert(fields, _Measured).task.metric
     columns = {each: unpack(column) for each, column in items.items()}
-    try:
-        kind = metric(name).items
-    except ValueError as error:
-        raise MetricError(f"{error}; or install the package that offers it") from error
+    kind = named_metric(name).items
     try:
         return msgspec.convert(columns, kind)
     except msgspec.ValidationError as error:

@@ -13,6 +13,10 @@ MODES: tuple[Mode, ...] = get_args(Mode)
 """A gate fails on *worse*; a strict one on *undecided* too."""
 
 
+class MarginError(ValueError):
+    """A margin of no effect."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Margins:
     """The largest losses that count as none: those given, and the metrics' own for all others.
@@ -40,9 +44,9 @@ class Margins:
         """Refuse a margin that would be of no effect.
 
         Raises:
-            ValueError: if a name is none of these metrics with a paired comparison.
+            MarginError: if a name is none of these metrics with a paired comparison.
         """
         known = list(dict.fromkeys(metric.name for metric in metrics if metric.is_paired))
         for name in self.of_names:
             if name not in known:
-                raise ValueError(f"--margin {name!r} names no metric of these records; they have {', '.join(known)}")
+                raise MarginError(f"--margin {name!r} names no metric of this run; it has {', '.join(known) or 'none'}")

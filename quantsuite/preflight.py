@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Sequence
 
 from quantsuite.engine.registry import context_length
+from quantsuite.metrics import metric
 from quantsuite.options import RunOptions
 from quantsuite.records import Record
 from quantsuite.runfile import RunFile
@@ -22,6 +23,7 @@ def plan_cells(options: RunOptions) -> list[Cell]:
 
     Raises:
         ValueError: if a scheme, a task or the engine is unknown, or the model is not to be had.
+        MarginError: if a margin is of no task's metric.
         RunError: if the model's context cannot hold a task that was named, or no task has a dataset that was.
     """
     pairs = parse_schemes(options.scheme, options.execution)
@@ -29,6 +31,7 @@ def plan_cells(options: RunOptions) -> list[Cell]:
     context = context_length(options.engine, options.model)
     tasks = default_tasks(options.model, context) if named is None else named
     _require_datasets(options, tasks)
+    options.margins.check(metric(task.metric) for task in tasks)
     for task in tasks:
         _require_context(task, task.context, context, options.model)
     return make_cells(tasks, pairs)

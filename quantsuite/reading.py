@@ -10,8 +10,8 @@ from typing import Literal
 
 import msgspec
 
-from quantsuite.lines import MetricError, decode_line
-from quantsuite.metrics import disagreement
+from quantsuite.lines import decode_line
+from quantsuite.metrics import MetricError, disagreement
 from quantsuite.records import SCHEMA_VERSION, Key, Record, RecordError, Result, Run, differences_with_model
 
 Purpose = Literal["report", "output", "baseline"]
@@ -115,7 +115,7 @@ def _decode(path: Path, number: int, line: bytes, purpose: Purpose) -> Result:
     try:
         return verify(decode_line(line))
     except MetricError as error:
-        raise ContentError(f"{path}: line {number:,}: {error}") from error
+        raise RecordError(f"{path}: line {number:,}: {error}") from error
     except ValueError as error:
         problem = error if isinstance(error, ContentError) else _syntax_problem(line, str(error))
         raise ContentError(f"{path} is not a run file: line {number:,}: {problem}; {_DAMAGED[purpose]}") from error

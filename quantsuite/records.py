@@ -15,7 +15,7 @@ import msgspec
 
 from quantsuite.metrics import Choices as Choices
 from quantsuite.metrics import Divergences as Divergences
-from quantsuite.metrics import Items, Metric, check_finite, metric
+from quantsuite.metrics import Items, Metric, check_finite, named_metric
 from quantsuite.metrics import Perplexities as Perplexities
 from quantsuite.provenance import Dataset, Environment, Key, Subject, TaskLabel
 
@@ -85,7 +85,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag=
         Raises:
             ValueError: if it is not installed.
         """
-        return metric(self.task.metric)
+        return named_metric(self.task.metric)
 
     @property
     def key(self) -> Key:

@@ -8,8 +8,8 @@ from quantsuite.records import Record
 
 @pytest.mark.cells("matches")
 def test_matches(measured: Record) -> None:
-    """Every item is decoded once, and the rate is the share of those that match."""
+    """Every item is decoded once, and what is recorded is what that gives."""
     items = measured.items
     assert isinstance(items, Matches)
     assert len(items) == measured.dataset.items
-    assert measured.value == sum(items.matched) / len(items)
+    assert measured.value == measured.metric.value(items)

@@ -2,7 +2,8 @@
 
 import pytest
 
-from quantsuite.records import Choices, Record
+from quantsuite.metrics import Choices
+from quantsuite.records import Record
 
 
 @pytest.mark.cells("choices")
@@ -11,6 +12,5 @@ def test_multiple_choice(measured: Record) -> None:
     items = measured.items
     assert isinstance(items, Choices)
     assert len(items) == measured.dataset.items
-    taken = items.normalized if measured.task.metric == "normalized accuracy" else items.predicted
-    assert measured.value == sum(a == t for a, t in zip(items.answer, taken, strict=True)) / len(items)
+    assert measured.value == measured.metric.value(items)
     assert all(value <= 0 for row in items.log_likelihoods or () for value in row)

@@ -7,7 +7,7 @@ from quantsuite.metrics.divergence import Divergences
 from quantsuite.metrics.estimators import ExponentialOfMean, Mean, Proportion
 from quantsuite.metrics.match_rate import Matches
 from quantsuite.metrics.perplexity import Perplexities
-from quantsuite.metrics.registry import metric
+from quantsuite.metrics.registry import MetricError, metric, named_metric
 from quantsuite.metrics.scale import Scale, percentage
 from quantsuite.metrics.truth_mass import Truths
 
@@ -22,6 +22,7 @@ __all__ = [
     "Matches",
     "Mean",
     "Metric",
+    "MetricError",
     "Perplexities",
     "Proportion",
     "Scale",
@@ -30,5 +31,6 @@ __all__ = [
     "check_finite",
     "disagreement",
     "metric",
+    "named_metric",
     "percentage",
 ]

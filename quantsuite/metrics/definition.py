@@ -56,7 +56,7 @@ class Metric:
         details: further numbers of the items; ``given`` holds those that are known or were recorded, for what the
             items do not tell, such as a text's bytes.
         detail_names: heads of the details in a table, where the name itself will not do.
-        signed: details that are means of terms of both signs, and the largest size of a term.
+        signed: details, or ``value``, that are means of terms of both signs, and the largest size of a term.
         groups: the group of each item, for a table of values by group.
         counts_dataset: whether its items are those that its dataset counts.
 
@@ -81,8 +81,8 @@ class Metric:
     counts_dataset: bool = True
 
     def __post_init__(self) -> None:
-        if not self.name.strip() or not self.name.isprintable() or ":" in self.name or "=" in self.name:
-            raise ValueError(f"a metric is named {self.name!r}; use printable letters without ':' and '='")
+        if not self.name.strip() or not self.name.isprintable() or {":", "=", "/"} & {*self.name}:
+            raise ValueError(f"a metric is named {self.name!r}; use printable letters without : = and /")
         if self.better not in ("lower", "higher"):
             raise ValueError(f"{self.name} says that {self.better!r} is better; use 'lower' or 'higher'")
         if self.margin is not None and not 0 <= self.margin.default < math.inf:

@@ -34,39 +34,68 @@ BUILT_IN = {
 }
 
 
+_OF_PLACES: dict[str, Metric] = {}
+"""Metrics that were loaded from a place in this process, by name."""
+
+
+class MetricError(ValueError):
+    """A metric that is not to be had."""
+
+
 def metric(name: str) -> Metric:
     """A metric by its name, or by the place of one: ``file.py``, ``file.py:NAME`` or ``package.module:NAME``.
 
-    Names are those of this package and of installed entry points of the group ``quantsuite.metrics``; without ``NAME``
-    the file holds one metric.
+    Names are those of this package, of installed entry points of the group ``quantsuite.metrics``, and of what was
+    loaded from a place before.  Without ``NAME`` a file holds one metric.
 
     Raises:
-        ValueError: if there is none, with what there is.
+        MetricError: if there is none, with what there is.
     """
-    if name in BUILT_IN:
-        return BUILT_IN[name]
+    if not is_place(name):
+        return named_metric(name)
     place, _, attribute = name.rpartition(":")
-    if name.endswith(".py"):
-        place, attribute = name, ""
-    if place:
-        return _of_place(place, attribute)
-    entries = {entry.name: entry for entry in entry_points(group=ENTRY_POINT_GROUP)}
+    found = _of_place(name, "") if name.endswith(".py") else _of_place(place, attribute)
+    if found.name in BUILT_IN and found is not BUILT_IN[found.name]:
+        raise MetricError(f"metric {name!r} is named {found.name!r}, as one of quantsuite's own; give it another name")
+    if _OF_PLACES.setdefault(found.name, found) is not found:
+        raise MetricError(f"metric {name!r} is named {found.name!r}, as one of another file; give it another name")
+    return found
+
+
+def named_metric(name: str) -> Metric:
+    """A metric by its name alone, as records carry it: what a file says never chooses what is imported.
+
+    Raises:
+        MetricError: if there is none, with what there is and the way out.
+    """
+    known = {**BUILT_IN, **_OF_PLACES}
+    if name in known:
+        return known[name]
+    entries = {entry.name: entry.value for entry in entry_points(group=ENTRY_POINT_GROUP)}
     if name in entries:
-        return _checked(_loaded(entries[name].value.partition(":")[0]), entries[name].attr, entries[name].value)
-    known = [*BUILT_IN, *entries]
-    close = difflib.get_close_matches(name, known, n=1)
+        place, _, attribute = entries[name].partition(":")
+        return _of_place(place, attribute)
+    close = difflib.get_close_matches(name, [*known, *entries], n=1)
     hint = f"did you mean {close[0]!r}? " if close else ""
-    raise ValueError(f"unknown metric {name!r}; {hint}known: {', '.join(known)}; one of your own is ./file.py:NAME")
+    raise MetricError(
+        f"unknown metric {name!r}; {hint}known: {', '.join([*known, *entries])}; "
+        f"one of your own is given by its file, --metric ./FILE.py, or installed as entry point {ENTRY_POINT_GROUP}"
+    )
+
+
+def is_place(name: str) -> bool:
+    """Whether a name is that of a file or of a module's attribute."""
+    return name.endswith(".py") or ":" in name
 
 
 def _of_place(place: str, attribute: str) -> Metric:
-    if place.endswith(".py"):
-        path = Path(place)
-        if not path.is_file():
-            where = f"{place}:{attribute}" if attribute else place
-            raise ValueError(f"metric {where!r}: there is no file {path.absolute()}; put the metric's file there")
-        return _checked(_loaded(str(path.resolve())), attribute, place)
-    return _checked(_loaded(place), attribute, place)
+    if not place.endswith(".py"):
+        return _checked(_loaded(place), attribute, place)
+    path = Path(place)
+    if not path.is_file():
+        where = f"{place}:{attribute}" if attribute else place
+        raise MetricError(f"metric {where!r}: there is no file {path.absolute()}; put the metric's file there")
+    return _checked(_loaded(str(path.resolve())), attribute, place)
 
 
 @cache
@@ -74,7 +103,7 @@ def _loaded(place: str) -> ModuleType:
     """A module by name, or by the path of its file.
 
     Raises:
-        ValueError: if importing it fails.
+        MetricError: if importing it fails.
     """
     try:
         if not place.endswith(".py"):
@@ -88,7 +117,7 @@ def _loaded(place: str) -> ModuleType:
         return module
     except Exception as error:
         text = (str(error).splitlines() or [""])[0]
-        raise ValueError(f"metric in {place} cannot be imported: {type(error).__name__}: {text}") from error
+        raise MetricError(f"metric in {place} cannot be imported: {type(error).__name__}: {text}") from error
 
 
 def _checked(module: ModuleType, attribute: str, where: str) -> Metric:
@@ -99,8 +128,8 @@ def _checked(module: ModuleType, attribute: str, where: str) -> Metric:
     if attribute:
         found = getattr(module, attribute, None)
         if not isinstance(found, Metric):
-            raise ValueError(f"metric '{where}:{attribute}' is none; {where} has {shown}")
+            raise MetricError(f"metric '{where}:{attribute}' is none; {where} has {shown}")
         return found
     if len(own) != 1:
-        raise ValueError(f"{where} has {shown}; name one as {where}:NAME")
+        raise MetricError(f"{where} has {shown}; name one as {where}:NAME")
     return next(iter(own.values()))

@@ -39,7 +39,9 @@ def contrast_table(found: ContrastAnalysis) -> Table:
     pairs = {(row_of(found, pair), column_of(found, pair)): pair for pair in found.pairs}
     with_flips = not found.contrast.across
     heads = [capital(name) for name in names]
-    change = f"{capital(str(found.contrast.reference))} to {found.contrast.candidate}, {found.metric.scale.change_unit}"
+    reference = str(found.contrast.reference)
+    reference = capital(reference) if reference.isalpha() else reference
+    change = f"{reference} to {found.contrast.candidate}, {found.metric.scale.change_unit}"
     for column in columns:
         flips = [f"Right to wrong{suffix(column)}", f"Wrong to right{suffix(column)}"] if with_flips else []
         heads += [f"{change}{suffix(column)}", *flips, f"Finding{suffix(column)}"]

@@ -10,13 +10,15 @@ from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderR
 from rich.table import Table
 from rich.text import Text
 
+from quantsuite.contrasts import Contrast
 from quantsuite.gate import GateResult
 from quantsuite.intervals import CONFIDENCE
 from quantsuite.margins import Margins
 from quantsuite.metrics import Metric
 from quantsuite.metrics.scale import MISSING
 from quantsuite.records import Record
-from quantsuite.reporting.analysis import Row, by_metric, by_model, rows_of, unique
+from quantsuite.reporting.analysis import ContrastAnalysis, Row, by_metric, by_model, contrasts_of, rows_of, unique
+from quantsuite.reporting.contrasts import contrast_table
 from quantsuite.reporting.wording import enumerate_variants, margins_of, unquantized_share
 
 LABEL_WIDTH = 21
@@ -84,8 +86,14 @@ def _cell(row: Row | None) -> Text:
     return text
 
 
-def terminal_summary(records: Sequence[Record], margins: Margins) -> RenderableType:
-    """A table a model: for each scheme and execution the value, the paired change from bf16 and the verdict."""
+def terminal_summary(records: Sequence[Record], margins: Margins, contrasts: Sequence[Contrast] = ()) -> RenderableType:
+    """A table a model: for each scheme and execution the value, the paired change from bf16 and the verdict.
+
+    Args:
+        records: one a cell.
+        margins: the losses that count as none.
+        contrasts: a table each.
+    """
     parts: list[RenderableType] = []
     for model, own in by_model(records).items():
         metrics = tuple(
@@ -93,11 +101,26 @@ def terminal_summary(records: Sequence[Record], margins: Margins) -> RenderableT
         )
         parts.append(_ModelSummary(model, metrics))
         parts += [Text(f"unquantized: {share}", style="dim") for share in unique(map(unquantized_share, own)) if share]
-    legend = (
-        f"{CONFIDENCE:.0%} intervals; changes are paired with bf16. ok: the loss is within the margin "
-        f"({margins_of((record.metric for record in records), margins)}); worse: beyond it."
-    )
-    return Group(*parts, Text(legend, style="dim"))
+    legend = f"{CONFIDENCE:.0%} intervals"
+    if shown := margins_of((record.metric for record in records), margins):
+        legend += f"; changes are paired with bf16. ok: the loss is within the margin ({shown}); worse: beyond it"
+    parts.append(Text(f"{legend}.", style="dim"))
+    for model in unique(record.subject.model for record in records) if contrasts else ():
+        own = [record for record in records if record.subject.model == model]
+        parts += [_contrast_summary(model, found) for found in contrasts_of(own, contrasts, margins)]
+    return Group(*parts)
+
+
+def _contrast_summary(model: str, found: ContrastAnalysis) -> Table:
+    """A contrast's pairs on one task."""
+    shown = contrast_table(found)
+    title = f"{model} {found.task}: {found.contrast.question}"
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
+    for index, head in enumerate(shown.heads):
+        table.add_column(head, overflow="fold", justify="right" if shown.is_number(index) else "left")
+    for row in shown.rows:
+        table.add_row(*map(Text, row))
+    return table
 
 
 def scheme_line(label: str, records: Sequence[Record], margins: Margins) -> str:

@@ -95,7 +95,7 @@ class Task(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     @property
     def label(self) -> TaskLabel:
         """What records carry of it."""
-        return TaskLabel(name=self.name, version=self.version, metric=self.metric)
+        return TaskLabel(name=self.name, version=self.version, metric=metric(self.metric).name)
 
     @property
     def kind(self) -> str:
