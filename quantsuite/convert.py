@@ -8,7 +8,8 @@ from typing import Any, Literal
 
 import msgspec
 
-from quantsuite.lines import MetricError, result_of
+from quantsuite.lines import result_of
+from quantsuite.metrics import MetricError
 from quantsuite.reading import ContentError, decode_lines, read_bytes, verify, without_unfinished_line
 from quantsuite.records import RecordError, Result, Run
 from quantsuite.runfile import RunFile
