@@ -19,8 +19,8 @@ from quantsuite.evaluate import multiple_choice, windows
 from quantsuite.evaluate.data import Document, Examination
 from quantsuite.evaluate.drift import drift
 from quantsuite.evaluate.perplexity import score_text
-from quantsuite.records import Choices
-from quantsuite.statistics import flips
+from quantsuite.metrics import Choices
+from quantsuite.metrics.estimators import flips
 from quantsuite.tiny.world import Question
 
 
@@ -252,7 +252,7 @@ def test_parse_answer(text: str, answer: int) -> None:
 def test_planted_flips_are_counted_in_both_directions() -> None:
     before = Choices(group=["s"] * 6, answer=[0] * 6, predicted=[0, 0, 0, 1, 1, 2])
     after = Choices(group=["s"] * 6, answer=[0] * 6, predicted=[0, 1, 1, 0, 2, 2])
-    assert flips(before, after) == (2, 1)
+    assert flips(before.correct, after.correct) == (2, 1)
 
 
 def test_drift_between_two_known_sources_is_their_divergence() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Sequence
 
 from quantsuite.engine.registry import context_length
@@ -9,7 +10,7 @@ from quantsuite.options import RunOptions
 from quantsuite.records import Record
 from quantsuite.runfile import RunFile
 from quantsuite.session import Cell, Session, make_cells, parse_schemes
-from quantsuite.tasks import TASKS, Sources, Task, default_tasks, select_tasks
+from quantsuite.tasks import Sources, Task, default_tasks, select_tasks, shipped_tasks
 
 
 class RunError(ValueError):
@@ -21,20 +22,33 @@ def plan_cells(options: RunOptions) -> list[Cell]:
 
     Raises:
         ValueError: if a scheme, a task or the engine is unknown, or the model is not to be had.
-        RunError: if the model's context cannot hold a task that was named.
+        RunError: if the model's context cannot hold a task that was named, or no task has a dataset that was.
     """
     pairs = parse_schemes(options.scheme, options.execution)
     named = select_tasks(options.task) if options.task else None
     context = context_length(options.engine, options.model)
     tasks = default_tasks(options.model, context) if named is None else named
+    _require_datasets(options, tasks)
     for task in tasks:
         _require_context(task, task.context, context, options.model)
     return make_cells(tasks, pairs)
 
 
+def _require_datasets(options: RunOptions, tasks: Sequence[Task]) -> None:
+    """``--dataset`` names datasets of tasks."""
+    known = dict.fromkeys(task.dataset.name for task in [*tasks, *shipped_tasks().values()])
+    for name, place in options.dataset:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {close[0]!r}? " if close else ""
+            raise RunError(f"--dataset {name}={place}: no task has a dataset {name!r}; {hint}known: {', '.join(known)}")
+
+
 def _require_context(task: Task, needed: int, context: int | None, model: str) -> None:
     if context is not None and needed > context:
-        fitting = [name for name, other in TASKS.items() if other.context <= context and other.kind == task.kind]
+        fitting = [
+            name for name, other in shipped_tasks().items() if other.context <= context and other.kind == task.kind
+        ]
         raise RunError(
             f"{task.name} reads {needed:,} tokens at once, the context of {model} holds {context:,}; "
             f"use --task {','.join(fitting) or 'of another kind'}"
@@ -61,7 +75,7 @@ def open_session(options: RunOptions, cells: Sequence[Cell], *, finished: Sequen
         engine=options.engine,
         device=options.device,
         dtype=options.dtype,
-        sources=Sources(wikitext=options.wikitext, mmlu=options.mmlu, limit=options.limit, seed=options.seed),
+        sources=Sources(places=options.places, limit=options.limit, seed=options.seed),
         include_head=options.include_head,
         finished=finished,
     )

@@ -14,8 +14,8 @@ from quantsuite.engine.registry import packages
 from quantsuite.environment import describe_environment, resolve_device
 from quantsuite.evaluate.data import DataError
 from quantsuite.layer import UnsupportedError
-from quantsuite.records import Environment, Record, SchemeLabel, Subject
-from quantsuite.scheme import CATALOGUE, DTYPES, REFERENCE, Execution, Scheme, alias, parse_alias
+from quantsuite.records import Environment, Record, Subject
+from quantsuite.scheme import CATALOGUE, DTYPES, REFERENCE, Execution, Scheme, parse_alias
 from quantsuite.tasks import Prepared, Sources, Task
 
 
@@ -60,17 +60,6 @@ def make_cells(tasks: Sequence[Task], pairs: Iterable[tuple[Scheme, Execution | 
     return [Cell(task=task, scheme=scheme, execution=execution) for scheme, execution in pairs for task in tasks]
 
 
-def label_scheme(scheme: Scheme, execution: Execution | None) -> SchemeLabel:
-    """A scheme as records carry it."""
-    weight = scheme.weight
-    return SchemeLabel(
-        name=str(scheme),
-        format=None if weight is None else weight.format.name,
-        granularity=None if weight is None else str(weight.granularity),
-        alias=alias(scheme, execution),
-    )
-
-
 class Session:
     """Loads a model once and measures cells on it.
 
@@ -104,7 +93,7 @@ class Session:
         self._name, self._device, self._dtype, self._sources = model, resolve_device(device), dtype, sources
         self._engine_name, self._include_head = engine, include_head
         self.progress: Callable[[Cell, int, int], None] = lambda cell, done, total: None
-        self._finished = {record.cell: record for record in finished if record.measured}
+        self._finished = {record.key: record for record in finished if record.measured}
         self._opened: Backend | Exception | None = None
         self._prepared: dict[str, Prepared] = {}
         self._misfits: dict[tuple[Scheme, Execution | None], str | None] = {}
@@ -163,13 +152,14 @@ class Session:
         return Record(
             test=test,
             outcome="error",
-            metric=cell.task.metric,
+            task=cell.task.label,
             subject=Subject(
                 model=self._name,
                 model_sha256=opened.model_sha256 if opened else "",
-                engine=self._engine_name + ("+head" if self._include_head else ""),
-                scheme=label_scheme(cell.scheme, cell.execution),
+                scheme=str(cell.scheme),
                 execution=cell.execution,
+                engine=self._engine_name,
+                head=self._include_head,
             ),
             environment=self._environment,
             reason="not measured",
@@ -228,13 +218,9 @@ class Session:
                 f"{cell.task.name} reads {prepared.longest:,} tokens at once, the context holds {self.context:,}"
             )
         record = self.blank(cell, test)
-        earlier = self._finished.get(record.cell)
+        earlier = self._finished.get(record.key)
         wanted = {**record.conditions, "dataset": prepared.dataset}
-        if (
-            earlier is not None
-            and earlier.conditions == wanted
-            and earlier.subject.model_sha256 == record.subject.model_sha256
-        ):
+        if earlier is not None and earlier.conditions == wanted and earlier.subject == record.subject:
             return earlier
         reference = self._reference() if cell.task.kind == "drift" else None
         engine = self._engine(cell.scheme, cell.execution)
@@ -243,7 +229,7 @@ class Session:
             result = prepared.measure(engine, reference, lambda done, total: self.progress(cell, done, total))
         except DataError as error:
             raise UnsupportedError(f"{self._name} with {cell.task.name}: {error}") from error
-        fields = {name: getattr(record, name) for name in ("metric", "subject", "environment", "created")}
+        fields = {name: getattr(record, name) for name in ("task", "subject", "environment", "created")}
         return Record(
             test=test,
             outcome="passed",
