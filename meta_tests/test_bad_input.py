@@ -179,7 +179,7 @@ BAD: dict[str, tuple[Prepare, str]] = {
     "format": (given("--scheme", "int9-row"), "unknown number format 'int9' in 'int9-row'; did you mean 'int"),
     "granularity": (given("--scheme", "int8-gx"), "unknown granularity 'gx'"),
     "no-scheme": (given("--scheme", ","), "',' names nothing; give names separated by commas"),
-    "method": (given("--scheme", "int4-g128@magic"), "no method 'magic' is available; drop @magic"),
+    "method": (given("--scheme", "int4-g128@magic"), "unknown method 'magic'; known: rtn, clip"),
     "kv-cache": (given("--scheme", "int8-row+kv-int8-token"), "no quantized KV cache; drop +kv-int8-token"),
     "static": (given("--scheme", "int8-row:int8-token-static"), "static activation scales need calibration"),
     "group": (given("--scheme", "int8-g96"), "group size 96 does not divide K=512"),
