@@ -6,24 +6,22 @@ import math
 import random
 from collections.abc import Sequence
 
+import msgspec
+
+from quantsuite.metrics import Choices, Divergences, Items, Perplexities, metric
 from quantsuite.records import (
-    Choices,
     Dataset,
-    Divergences,
     Environment,
-    Items,
-    Metric,
     Outcome,
-    Perplexities,
     Record,
-    SchemeLabel,
     Subject,
+    TaskLabel,
 )
 
-PERPLEXITY = Metric(name="world/document", version=1, unit="perplexity", better="lower")
-DIRECT = Metric(name="world-mmlu/direct", version=1, unit="accuracy", better="higher")
-GENERATE = Metric(name="world-mmlu/generate", version=1, unit="accuracy", better="higher")
-DRIFT = Metric(name="world/drift", version=1, unit="nats", better="lower")
+PERPLEXITY = TaskLabel(name="world/document", version=1, metric="document perplexity")
+DIRECT = TaskLabel(name="world-mmlu/direct", version=1, metric="accuracy")
+GENERATE = TaskLabel(name="world-mmlu/generate", version=1, metric="accuracy")
+DRIFT = TaskLabel(name="world/drift", version=1, metric="divergence")
 GRANULARITIES = ("tensor", "row", "g512", "g256", "g128", "g64")
 GROUPS = ("botany", "geography", "history", "optics")
 
@@ -37,19 +35,8 @@ def dataset(items: int, name: str = "world", seed: int = 42) -> Dataset:
     return Dataset(name=name, sha256=f"{items:064x}", items=items, limit=items, seed=seed)
 
 
-def scheme_label(name: str, execution: str | None = None) -> SchemeLabel:
-    """A weight-only scheme's label, with the course report's name of it; ``bf16`` is the reference."""
-    if name == "bf16":
-        return SchemeLabel(name=name, alias="BF16")
-    form, granularity = name.split(":")[0].split("-", 1)
-    part = f"Group_{granularity[1:]}" if granularity[0] == "g" else granularity.capitalize()
-    ending = {"simulated": "_Fake", "real": "_Real"}.get(execution or "", "")
-    alias = f"{form.upper()}_Per_{part}{ending}"
-    return SchemeLabel(name=name, format=form, granularity=granularity, alias=alias)
-
-
 def record(
-    metric: Metric,
+    task: TaskLabel,
     scheme: str = "bf16",
     execution: str | None = None,
     *,
@@ -63,27 +50,38 @@ def record(
 ) -> Record:
     """A record of a cell, without value and details if it has no items."""
     label = scheme if execution is None else f"{scheme}-{execution}"
-    return Record(
-        test=f"tests_accuracy/test_tasks.py::test_accuracy[{model}-{metric.name}-{label}]",
-        outcome=outcome,
-        metric=metric,
+    blank = Record(
+        test=f"tests_accuracy/test_tasks.py::test_accuracy[{model}-{task.name}-{label}]",
+        outcome=outcome if items is None else "skipped",
+        task=task,
         subject=Subject(
             model=model,
             model_sha256="ab" * 32,
             engine="transformers",
-            scheme=scheme_label(scheme, execution),
+            scheme=scheme,
             execution=execution,
         ),
         environment=environment(device),
-        dataset=None if items is None else dataset(len(items)),
-        value=None if items is None else items.value,
-        details=details or (items.details() if items else {}),
-        items=items,
         reason=reason,
         seconds=0.0 if items is None else 1.5,
         weight_bytes=None if items is None else weight_bytes,
         created="2026-01-02T03:04:05+00:00",
     )
+    if items is None:
+        return msgspec.structs.replace(blank, details=details or {})
+    return msgspec.structs.replace(
+        blank,
+        outcome=outcome,
+        dataset=dataset(len(items)),
+        value=blank.metric.value(items),
+        details=details or blank.metric.details(items, {}),
+        items=items,
+    )
+
+
+def details_of(items: Perplexities, size: int) -> dict[str, float]:
+    """Of a text of so many bytes."""
+    return metric("perplexity").details(items, {"bytes": size})
 
 
 def choices(count: int, accuracy: float, *, seed: int = 0) -> Choices:
@@ -161,7 +159,7 @@ def matrix(model: str = "tiny", *, texts: int = 200, questions: int = 1000, dama
     text, direct, generate = perplexities(texts), choices(questions, 0.82), choices(questions, 0.79, seed=1)
     text_bytes = round(1.75 * sum(text.tokens))
     records = [
-        record(PERPLEXITY, model=model, items=text, details=text.details(text_bytes)),
+        record(PERPLEXITY, model=model, items=text, details=details_of(text, text_bytes)),
         record(DIRECT, model=model, items=direct),
         record(GENERATE, model=model, items=generate),
     ]
@@ -179,7 +177,7 @@ def matrix(model: str = "tiny", *, texts: int = 200, questions: int = 1000, dama
                 execution,
                 model=model,
                 items=changed,
-                details=changed.details(text_bytes),
+                details=details_of(changed, text_bytes),
                 weight_bytes=size,
             ),
             record(

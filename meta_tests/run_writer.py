@@ -12,7 +12,6 @@ from pathlib import Path
 import msgspec
 
 from meta_tests import factories
-from quantsuite.merging import with_records
 from quantsuite.records import Record, RecordError
 from quantsuite.runfile import RunFile
 
@@ -31,11 +30,10 @@ def main(path: str, model: str, dtype: str, count: str, largest: str = "") -> in
         import resource
 
         resource.setrlimit(resource.RLIMIT_FSIZE, (int(largest), resource.RLIM_INFINITY))
-    file, own = RunFile(Path(path)), []
+    file = RunFile(Path(path))
     for index in range(int(count)):
-        own.append(written_record(model, dtype, index))
         try:
-            file.update(lambda run: with_records(run, own))
+            file.append([written_record(model, dtype, index)])
         except RecordError as error:
             print(error, file=sys.stderr)
             return 1

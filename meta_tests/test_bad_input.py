@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import datasets
-import msgspec
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -19,7 +18,9 @@ from transformers import AutoTokenizer, BertConfig, BertForMaskedLM
 from meta_tests.checkpoints import CONTEXT, PLAIN, VOCABULARY, save_checkpoint
 from meta_tests.command import quantsuite
 from meta_tests.factories import DIRECT, PERPLEXITY, choices, perplexities, record
+from quantsuite.lines import encode_line
 from quantsuite.records import Record
+from quantsuite.runfile import HEADER
 from quantsuite.tiny import embedded_folder
 
 Arguments = list[str]
@@ -142,7 +143,7 @@ def written(name: str, content: str) -> Callable[[Path], str]:
 
 
 def run_file(*records: Record, edit: tuple[str, str] = ("", "")) -> str:
-    text = msgspec.json.encode({"schema_version": 1, "records": records, "properties": [], "errors": []}).decode()
+    text = b"".join([HEADER, *(encode_line(record) + b"\n" for record in records)]).decode()
     assert edit[0] in text
     return text.replace(*edit, 1)
 
@@ -153,12 +154,12 @@ EDITED = ('"value":0.5', '"value":0.75')
 
 
 def gate(content: str) -> Prepare:
-    save = written("baseline.json", content)
+    save = written("baseline.jsonl", content)
     return lambda folder: [*SMALL, "--baseline", save(folder), "--gate=worse"]
 
 
 def output(content: str) -> Prepare:
-    save = written("run.json", content)
+    save = written("run.jsonl", content)
     return lambda folder: [*SMALL, "--output", save(folder)]
 
 
@@ -233,19 +234,20 @@ BAD: dict[str, tuple[Prepare, str]] = {
     "subject": (mmlu(subject=["astronomy"]), "no examples in dev for astronomy"),
     "output-folder": (folder_named("there", *SMALL, "--output"), "there is a directory; name a run file"),
     "output-below-a-file": (
-        lambda folder: [*SMALL, "--output", written("file", "")(folder) + "/run.json"],
-        "cannot write file/run.json: File exists; choose another place with --output",
+        lambda folder: [*SMALL, "--output", written("file", "")(folder) + "/run.jsonl"],
+        "cannot write file/run.jsonl: File exists; choose another place with --output",
     ),
-    "output-nowhere": (given(*SMALL, "--output", "/proc/none/run.json"), "cannot write /proc/none/run.json"),
-    "output-truncated": (output(run_file(TEXT)[:-40]), "--fresh"),
+    "output-nowhere": (given(*SMALL, "--output", "/proc/none/run.jsonl"), "cannot write /proc/none/run.jsonl"),
+    "output-truncated": (output(run_file(TEXT)[:9]), "--fresh"),
     "output-edited": (output(run_file(ANSWERS, edit=EDITED)), "0.75"),
     "baseline-without-gate": (given("--baseline", "bf16"), "is of no effect without a gate; add --gate=worse"),
-    "no-baseline": (given(*SMALL, "--baseline", "nowhere.json", "--gate=worse"), "--gate: nowhere.json"),
-    "no-own-baseline": (given("--model", "./plain", "--gate=worse"), "--gate: reports/baselines/plain.json"),
+    "no-baseline": (given(*SMALL, "--baseline", "nowhere.jsonl", "--gate=worse"), "--gate: nowhere.jsonl"),
+    "no-own-baseline": (given("--model", "./plain", "--gate=worse"), "--gate: reports/baselines/plain.jsonl"),
     "nan-baseline": (gate(run_file(ANSWERS, edit=('"value":0.5', '"value":NaN'))), "restore it from version control"),
     "truncated-baseline": (gate(run_file(ANSWERS)[:-40]), "restore it from version control"),
     "edited-baseline": (gate(run_file(ANSWERS, edit=EDITED)), "restore it from version control"),
     "empty-baseline": (gate(""), "restore it from version control"),
+    "older-baseline": (gate('{"schema_version": 1, "records": []}'), "python -m quantsuite convert baseline.jsonl NEW"),
     "newer-baseline": (gate('{"schema_version": 99, "records": []}'), "99"),
     "other-models-baseline": (
         gate(run_file(record(DIRECT, model="other", items=choices(8, 0.5)))),
@@ -280,6 +282,6 @@ def test_bad_input_ends_the_run_in_one_line_before_anything_is_measured(
 
 
 def test_numerics_that_cannot_be_written_end_the_run_before_anything_is_checked() -> None:
-    result = quantsuite("run", "numerics", "-p", "no:xdist", "--numerics-output", "/proc/none/run.json")
+    result = quantsuite("run", "numerics", "-p", "no:xdist", "--numerics-output", "/proc/none/run.jsonl")
     assert result.status == pytest.ExitCode.USAGE_ERROR
-    assert "cannot write /proc/none/run.json" in result.shown and "--numerics-output" in result.shown
+    assert "cannot write /proc/none/run.jsonl" in result.shown and "--numerics-output" in result.shown

@@ -80,7 +80,7 @@ CONFORMANCE = ["--pyargs", "quantsuite.conformance", "--kernel"]
 def test_conformance_runs_on_a_kernel_of_another_package_from_any_folder(project: Path, site: Path) -> None:
     result = run(project, site, *CONFORMANCE, "mypackage.module:kernel")
     assert result.returncode == 0, result.stdout + result.stderr
-    results = read_run(project / "reports" / "numerics.json").properties
+    results = read_run(project / "reports" / "numerics.jsonl").properties
     assert {found.contestant for found in results} == {"mine"}
     assert {found.outcome for found in results} <= {"exact", "within bound", "not applicable"}
     assert next(found for found in results if found.property == "ties_go_to_even").outcome == "exact"
@@ -89,11 +89,11 @@ def test_conformance_runs_on_a_kernel_of_another_package_from_any_folder(project
 def test_an_unreadable_file_of_an_earlier_run_is_set_aside(project: Path, site: Path) -> None:
     reports = project / "reports"
     reports.mkdir()
-    (reports / "numerics.json").write_text("{")
+    (reports / "numerics.jsonl").write_text("{")
     result = run(project, site, *CONFORMANCE, "mypackage.module:kernel")
     assert result.returncode == 0, result.stdout + result.stderr
-    assert read_run(reports / "numerics.json").properties
-    (aside,) = set(reports.iterdir()) - {reports / "numerics.json"}
+    assert read_run(reports / "numerics.jsonl").properties
+    (aside,) = set(reports.iterdir()) - {reports / "numerics.jsonl"}
     assert aside.read_text() == "{"
 
 
@@ -104,7 +104,7 @@ def test_an_installed_package_offers_its_kernels_by_an_entry_point(project: Path
     (metadata / "entry_points.txt").write_text(f"[{ENTRY_POINT_GROUP}]\nmine = mypackage.module:kernel\n")
     result = run(project, site, *CONFORMANCE[:2])
     assert result.returncode == 0, result.stdout + result.stderr
-    results = read_run(project / "reports" / "numerics.json").properties
+    results = read_run(project / "reports" / "numerics.jsonl").properties
     assert {found.contestant for found in results} == {"mine"}
 
 
@@ -113,7 +113,7 @@ def test_a_wrong_kernel_fails_with_its_case_and_excess(tmp_path: Path, site: Pat
     result = run(project, site, *CONFORMANCE, "mypackage/module.py:kernel")
     assert result.returncode == pytest.ExitCode.TESTS_FAILED
     assert "all midpoints at scale 1: element" in result.stdout
-    found = {found.property: found for found in read_run(project / "reports" / "numerics.json").properties}
+    found = {found.property: found for found in read_run(project / "reports" / "numerics.jsonl").properties}
     assert found["ties_go_to_even"].outcome == "fails"
     assert "no error is allowed" in found["ties_go_to_even"].reason
 

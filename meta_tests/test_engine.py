@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 
 from meta_tests.checkpoints import CONTEXT, PLAIN, VOCABULARY, build_model
 from quantsuite.adapters.transformers import SHARED_MINIMUM, TransformersEngine
+from quantsuite.engine import GenerateRequest, Rows, ScoreRequest
 
 LENGTHS = (5, 33, 9, 17, 33, 2)
 NOISE_FACTOR = 8
@@ -28,19 +29,27 @@ def uneven(shared: int) -> list[list[int]]:
     return [prefix + random_tokens(length, seed) for seed, length in enumerate(LENGTHS)]
 
 
+def rows(sequences: Sequence[list[int]], first: Sequence[int]) -> list[ScoreRequest]:
+    return [ScoreRequest(tokens=tuple(s), first=f, want=Rows()) for s, f in zip(sequences, first, strict=True)]
+
+
+def continued(engine: TransformersEngine, sequences: Sequence[list[int]], new_tokens: int, **stops) -> list[list[int]]:
+    return engine.generate([GenerateRequest(tokens=tuple(s), max_new_tokens=new_tokens, **stops) for s in sequences])
+
+
 def collected(engine: TransformersEngine, sequences: Sequence[list[int]], first: Sequence[int]) -> list[Tensor]:
     parts: list[list[Tensor]] = [[] for _ in sequences]
-    for scores in engine.score(sequences, first):
-        parts[scores.sequence].append(scores.log_probs)
+    for result in engine.score(rows(sequences, first)):
+        parts[result.request].append(result.log_probs)
     return [torch.cat(chunks) for chunks in parts]
 
 
 def expected(model: PreTrainedModel, sequences: Sequence[list[int]], first: Sequence[int]) -> list[Tensor]:
     """One sequence at a time through the model as it is."""
-    rows = (model(input_ids=torch.tensor([sequence]), use_cache=False).logits[0] for sequence in sequences)
+    logits = (model(input_ids=torch.tensor([sequence]), use_cache=False).logits[0] for sequence in sequences)
     return [
         torch.log_softmax(r[f - 1 : -1].to(torch.promote_types(r.dtype, torch.float32)), -1)
-        for r, f in zip(rows, first, strict=True)
+        for r, f in zip(logits, first, strict=True)
     ]
 
 
@@ -100,11 +109,11 @@ def test_chunks_cover_each_sequence_in_order(monkeypatch: pytest.MonkeyPatch, el
     monkeypatch.setattr("quantsuite.adapters.transformers.LOGIT_ELEMENTS", elements)
     engine = TransformersEngine(build_model(PLAIN["llama-untied"]), batch_tokens=70)
     sequences = uneven(shared=20)
-    first = [21, 30, 1, 22, 53, 21]
+    first = [21, 30, 1, 22, 52, 21]
     reached = list(first)
-    for scores in engine.score(sequences, first):
-        assert scores.start == reached[scores.sequence]
-        reached[scores.sequence] += len(scores.log_probs)
+    for result in engine.score(rows(sequences, first)):
+        assert result.first == reached[result.request]
+        reached[result.request] += len(result.log_probs)
     assert reached == [len(sequence) for sequence in sequences]
 
 
@@ -142,25 +151,21 @@ def greedy(model: PreTrainedModel, sequences: Sequence[list[int]], new_tokens: i
     ]
 
 
-def never(tokens: Sequence[int]) -> bool:
-    return False
-
-
 @pytest.mark.parametrize("batch_tokens", [1, 70, 8192])
 @pytest.mark.parametrize("shared", [0, 40])
 def test_continuations_are_those_of_the_model(model: PreTrainedModel, shared: int, batch_tokens: int) -> None:
     sequences = uneven(shared)
-    ours = TransformersEngine(model, batch_tokens=batch_tokens).generate(sequences, max_new_tokens=12, stop=never)
-    assert ours == greedy(model, sequences, 12)
+    assert continued(TransformersEngine(model, batch_tokens=batch_tokens), sequences, 12) == greedy(
+        model, sequences, 12
+    )
 
 
 def test_stop_cuts_a_continuation_and_leaves_the_others(model: PreTrainedModel) -> None:
     sequences = uneven(shared=20)
     whole = greedy(model, sequences, 8)
-    ends = {continuation[i % 4] for i, continuation in enumerate(whole)}
+    ends = frozenset(continuation[i % 4] for i, continuation in enumerate(whole))
     cut = [c[: next((i + 1 for i, token in enumerate(c) if token in ends), 8)] for c in whole]
-    ours = TransformersEngine(model).generate(sequences, max_new_tokens=8, stop=lambda tokens: tokens[-1] in ends)
-    assert ours == cut
+    assert continued(TransformersEngine(model), sequences, 8, stop_tokens=ends) == cut
 
 
 @pytest.mark.parametrize("as_list", [False, True])
@@ -169,7 +174,7 @@ def test_end_of_text_ends_a_continuation_and_is_kept(as_list: bool) -> None:
     sequences = uneven(shared=20)
     end = greedy(model, sequences, 8)[1][3]
     model.generation_config.eos_token_id = [end, VOCABULARY - 1] if as_list else end
-    ours = TransformersEngine(model).generate(sequences, max_new_tokens=8, stop=never)
+    ours = continued(TransformersEngine(model), sequences, 8)
     assert ours[1][-1] == end and len(ours[1]) <= 4
     assert ours == greedy(model, sequences, 8)
 
@@ -182,13 +187,13 @@ def test_sequence_may_fill_the_context(model: PreTrainedModel) -> None:
 def test_sequence_beyond_the_context_is_refused() -> None:
     engine = TransformersEngine(build_model(PLAIN["qwen3-tied"]))
     with pytest.raises(ValueError, match=f"{CONTEXT + 1} tokens is longer than the model's context of {CONTEXT}"):
-        list(engine.score([random_tokens(CONTEXT + 2, 0)], [1]))
+        list(engine.score(rows([random_tokens(CONTEXT + 2, 0)], [1])))
 
 
 def test_new_tokens_beyond_the_context_are_refused() -> None:
     engine = TransformersEngine(build_model(PLAIN["qwen3-tied"]))
     with pytest.raises(ValueError, match=f"longer than the model's context of {CONTEXT}; choose"):
-        engine.generate([random_tokens(CONTEXT - 2, 0)], max_new_tokens=4, stop=never)
+        continued(engine, [random_tokens(CONTEXT - 2, 0)], 4)
 
 
 @pytest.mark.parametrize("place", [0, -1])
@@ -197,4 +202,4 @@ def test_token_outside_the_vocabulary_is_refused(place: int) -> None:
     sequence[place] = VOCABULARY
     engine = TransformersEngine(build_model(PLAIN["qwen3-tied"]))
     with pytest.raises(ValueError, match=f"token {VOCABULARY} is outside .* vocabulary of {VOCABULARY}; the tokenizer"):
-        list(engine.score([sequence], [1]))
+        list(engine.score(rows([sequence], [1])))

@@ -28,9 +28,12 @@ from meta_tests.checkpoints import MIXTURES, PLAIN, build_model, save_checkpoint
 from quantsuite.adapters.loading import load_model
 from quantsuite.adapters.transformers import TransformersEngine
 from quantsuite.bounds import bound_execution
+from quantsuite.engine import GenerateRequest, Rows, ScoreRequest
 from quantsuite.experts import FusedExperts, QuantizedExperts
 from quantsuite.layer import QuantizedLinear
 from quantsuite.linear import MisfitError, UnsupportedError, misfits, quantized, unquantized, weight_bytes
+from quantsuite.parts import build_layer
+from quantsuite.plan import LayerPlan
 from quantsuite.quantize import dequantize, quantize
 from quantsuite.scheme import EXECUTIONS, Execution, Scheme
 
@@ -64,6 +67,12 @@ OTHER_MIXTURES: dict[str, PreTrainedConfig] = {
 
 def fused_modules(model: nn.Module) -> dict[str, FusedExperts]:
     return {path: fused for path, module in model.named_modules() if (fused := FusedExperts.find(module))}
+
+
+def quantized_experts(fused: FusedExperts, scheme: Scheme, execution: Execution) -> QuantizedExperts:
+    """Experts whose matrices have one scheme."""
+    plan = LayerPlan(scheme=scheme)
+    return QuantizedExperts(fused, lambda name, weight, bias: build_layer(weight, bias, plan, execution))
 
 
 class ExpertByExpert(nn.Module):
@@ -146,7 +155,7 @@ def test_a_quantized_mixture_is_its_experts_quantized_one_by_one(
 @torch.inference_mode()
 def test_simulated_and_real_experts_agree_within_the_bound(name: str, scheme: Scheme, dtype: torch.dtype) -> None:
     fused = next(iter(fused_modules(build_model(MIXTURES[name]).to(dtype)).values()))
-    pairs = zip(*(QuantizedExperts(fused, scheme, execution).experts for execution in EXECUTIONS), strict=True)
+    pairs = zip(*(quantized_experts(fused, scheme, execution).experts for execution in EXECUTIONS), strict=True)
     for simulated, real in ((s, r) for pair in pairs for s, r in zip(*pair, strict=True)):
         x = torch.randn(5, real.in_features, generator=torch.Generator().manual_seed(0)).to(dtype)
         seen = x if scheme.activation is None else dequantize(quantize(x, scheme.activation))
@@ -161,7 +170,7 @@ def test_real_experts_take_the_bytes_of_their_codes_and_scales(name: str) -> Non
     for fused in fused_modules(model).values():
         rows = sum(w.shape[0] for e in range(len(fused)) for w, _ in fused.matrices(e).values())
         elements = sum(weight.numel() for weight in fused.weights)
-        experts = QuantizedExperts(fused, Scheme.parse("int4-row"), "real")
+        experts = quantized_experts(fused, Scheme.parse("int4-row"), "real")
         assert weight_bytes(experts) == elements // 2 + 4 * rows
 
 
@@ -179,13 +188,13 @@ def test_a_mixture_is_as_it_was_after_the_block(name: str, execution: Execution)
 @mixtures
 def test_a_quantized_mixture_scores_and_generates_as_the_engine_promises(name: str) -> None:
     model = build_model(MIXTURES[name])
-    sequences = [[*range(1, 20)], [*range(1, 15), 40, 41]]
+    sequences = [tuple(range(1, 20)), (*range(1, 15), 40, 41)]
     with torch.inference_mode(), quantized(model, Scheme.parse("int8-row"), "simulated"):
         engine = TransformersEngine(model)
-        for scores in engine.score(sequences, [1, 1]):
-            logits = model(input_ids=torch.tensor([sequences[scores.sequence]])).logits[0]
-            assert torch.allclose(scores.log_probs, logits.log_softmax(-1)[:-1], atol=1e-3)
-        ours = engine.generate(sequences, max_new_tokens=5, stop=lambda tokens: False)
+        for result in engine.score([ScoreRequest(tokens=sequence, first=1, want=Rows()) for sequence in sequences]):
+            logits = model(input_ids=torch.tensor([sequences[result.request]])).logits[0]
+            assert torch.allclose(result.log_probs, logits.log_softmax(-1)[:-1], atol=1e-3)
+        ours = engine.generate([GenerateRequest(tokens=sequence, max_new_tokens=5) for sequence in sequences])
         for sequence, continuation in zip(sequences, ours, strict=True):
             theirs = model.generate(torch.tensor([sequence]), max_new_tokens=5, do_sample=False)
             assert continuation == theirs[0, len(sequence) :].tolist()
@@ -251,7 +260,7 @@ def test_a_weight_of_an_expert_that_is_not_finite_is_named() -> None:
     model = build_model(MIXTURES["qwen3-moe"])
     model.model.layers[1].mlp.experts.gate_up_proj.data[3, -1, 0] = torch.nan
     with (
-        pytest.raises(ValueError, match=r"layers\.1\.mlp\.experts: expert 3, up_proj: 1 of 2048 values are NaN"),
+        pytest.raises(ValueError, match=r"layers\.1\.mlp\.experts\.3\.up_proj: 1 of 2048 values are NaN"),
         quantized(model, Scheme.parse("int8-row"), "real"),
     ):
         pass
@@ -298,7 +307,9 @@ def test_shares_and_quantized_parameters_are_the_whole_model(include_head: bool)
     shares = unquantized(model, include_head)
     assert set(shares) == {"embeddings", "norms and biases", "routers"} | (set() if include_head else {"head"})
     with quantized(model, Scheme.parse("int8-row"), "real", include_head=include_head):
-        codes = sum(module.codes.numel() for module in model.modules() if isinstance(module, QuantizedLinear))
+        codes = sum(
+            module.effective_weight().numel() for module in model.modules() if isinstance(module, QuantizedLinear)
+        )
     assert sum(shares.values()) + codes / total == pytest.approx(1)
 
 
@@ -324,8 +335,11 @@ def test_a_weight_of_no_known_kind_is_refused_by_name_shape_and_share() -> None:
     ("name", "reason"),
     [
         ("int8-g128", r"model\.layers\.0\.self_attn\.q_proj: group size 128 does not divide K=64; use one of 32, 64"),
-        ("int8-g64", r"model\.layers\.0\.mlp\.experts\.down_proj: group size 64 does not divide K=32; use one of 32"),
-        ("int8-row:int8-g64", r"model\.layers\.0\.mlp\.experts\.down_proj: group size 64 does not divide K=32"),
+        (
+            "int8-g64",
+            r"model\.layers\.0\.mlp\.experts\.0\.down_proj: group size 64 does not divide K=32; use one of 32",
+        ),
+        ("int8-row:int8-g64", r"model\.layers\.0\.mlp\.experts\.0\.down_proj: group size 64 does not divide K=32"),
         ("int8-b48x32", r"model\.layers\.0\.self_attn\.q_proj: block height 48 does not divide N=64"),
         ("int8-row:int8-b1x32", r"model\.layers\.0\.self_attn\.q_proj: blocks need a matrix"),
     ],

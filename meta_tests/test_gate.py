@@ -13,15 +13,14 @@ from scipy import stats
 
 from meta_tests import factories
 from meta_tests.tolerance import fewest, most
-from quantsuite import statistics
+from quantsuite import intervals
 from quantsuite.gate import GateResult, gate, gate_against_reference
-from quantsuite.margins import MODES, Mode
+from quantsuite.margins import MODES, Margins, Mode
 from quantsuite.records import Items, Metric, Outcome, Record
-from quantsuite.statistics import Margins
 
 MARGIN = 0.01
-Z = float(stats.norm.ppf(0.5 + statistics.CONFIDENCE / 2))
-CHANCE = (1 - statistics.CONFIDENCE) / 2
+Z = float(stats.norm.ppf(0.5 + intervals.CONFIDENCE / 2))
+CHANCE = (1 - intervals.CONFIDENCE) / 2
 """Of the verdict worse for a loss exactly at the margin: one tail of the interval."""
 POWER = 0.9
 """With which the gate must catch a loss several standard errors beyond the margin."""
@@ -104,7 +103,7 @@ def rate_worse_perplexity(loss: float) -> float:
 
 
 def count_worse_perplexity(loss: float, monkeypatch: pytest.MonkeyPatch) -> int:
-    monkeypatch.setattr(statistics, "RESAMPLES", RESAMPLES)
+    monkeypatch.setattr(intervals, "RESAMPLES", RESAMPLES)
     return sum(
         status(
             factories.changed_perplexities(BASELINE, change=loss, noise=NOISE, correlation=CORRELATION, seed=seed),
@@ -182,7 +181,7 @@ def test_a_better_perplexity_passes(mode: Mode) -> None:
 
 
 def test_a_wider_margin_lets_a_loss_pass() -> None:
-    assert gate([cell(WORSE)], [cell(CHOICES)], margins=Margins(accuracy=0.1)).passed
+    assert gate([cell(WORSE)], [cell(CHOICES)], margins=Margins(of_options={"accuracy": 0.1})).passed
 
 
 @pytest.mark.parametrize("mode", MODES)

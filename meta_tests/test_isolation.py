@@ -215,7 +215,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
     folder = project(tmp_path_factory.mktemp("contestants"), FILES)
     (folder / "reports" / "known_failures.toml").write_text(KNOWN)
     process = run(folder, "--check-timeout", str(LIMIT))
-    results = read_run(folder / "reports" / "numerics.json").properties
+    results = read_run(folder / "reports" / "numerics.jsonl").properties
     return Finished(folder, process, {(found.contestant, found.property): found for found in results})
 
 
@@ -308,7 +308,7 @@ def test_a_kernel_that_is_named_and_cannot_be_loaded_costs_no_other(tmp_path: Pa
     result = run(tmp_path, "--kernel", "mine.py", "--kernel", "kernels/good.py")
     assert result.returncode == pytest.ExitCode.TESTS_FAILED
     assert "mine.py: No module named 'nowhere'; is its package installed?" in result.stdout
-    results = read_run(tmp_path / "reports" / "numerics.json").properties
+    results = read_run(tmp_path / "reports" / "numerics.jsonl").properties
     assert {found.contestant for found in results} == {"good"}
 
 
@@ -326,7 +326,7 @@ def test_workers_check_kernels_too(tmp_path: Path) -> None:
     project(tmp_path, {"ending": FILES["ending"]})
     result = run(tmp_path, "-n", "2")
     assert result.returncode == pytest.ExitCode.TESTS_FAILED
-    results = read_run(tmp_path / "reports" / "numerics.json").properties
+    results = read_run(tmp_path / "reports" / "numerics.jsonl").properties
     lost = {found.reason for found in results if found.outcome == "fails"}
     assert len(results) == 4 and lost == {LOST["faults"], LOST["leaves"]}
 

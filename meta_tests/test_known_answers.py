@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import random
 import subprocess
@@ -12,13 +13,14 @@ from dataclasses import dataclass, field
 import pytest
 import torch
 
-from quantsuite.engine import Scores
+from quantsuite.engine import GenerateRequest, ScoreRequest, ScoreResult
+from quantsuite.engine.wants import answer
 from quantsuite.evaluate import multiple_choice, windows
 from quantsuite.evaluate.data import Document, Examination
 from quantsuite.evaluate.drift import drift
 from quantsuite.evaluate.perplexity import score_text
-from quantsuite.records import Choices
-from quantsuite.statistics import flips
+from quantsuite.metrics import Choices
+from quantsuite.metrics.estimators import flips
 from quantsuite.tiny.world import Question
 
 
@@ -36,6 +38,9 @@ class WordTokenizer:
         if word[:1] == "w" and word[1:].isdecimal():
             return int(word[1:])
         return self._others.setdefault(word, self.words + 1 + len(self._others))
+
+    def __len__(self) -> int:
+        return self.words + 1 + len(self._others)
 
     def __call__(self, text: str | list[str], **options: object) -> dict[str, list]:
         if isinstance(text, str):
@@ -55,10 +60,10 @@ class Chain:
     name: str = "chain"
     max_length: int | None = None
 
-    def score(self, sequences: Sequence[Sequence[int]], first: Sequence[int]) -> Iterator[Scores]:
-        for index, (sequence, start) in enumerate(zip(sequences, first, strict=True)):
-            rows = self.log_transition[list(sequence[start - 1 : -1])]
-            yield Scores(sequence=index, start=start, log_probs=rows)
+    def score(self, requests: Sequence[ScoreRequest]) -> Iterator[ScoreResult]:
+        for index, request in enumerate(requests):
+            rows = self.log_transition[list(request.tokens[request.first - 1 : -1])]
+            yield answer(index, request, request.first, rows)
 
 
 def markov(states: int, successors: int) -> tuple[Chain, Callable[[int, int], list[int]]]:
@@ -139,16 +144,28 @@ def test_head100_skips_empty_rows_and_stops_at_a_hundred() -> None:
     assert len(windows.head100(WordTokenizer(9), rows)) == 34
 
 
-def test_an_engine_that_leaves_targets_out_is_refused() -> None:
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda results: results[:-1], r"engine chain left 1 of \d requests unscored, first 6"),
+        (lambda results: [*results, results[2]], "engine chain answers request 2 of 7, which is answered already"),
+        (
+            lambda results: [dataclasses.replace(results[0], log_probs=results[0].log_probs[:9]), *results[1:]],
+            "engine chain answers request 0 with 9 positions from 257, not 255 from 257",
+        ),
+        (lambda results: [dataclasses.replace(results[0], request=7)], "engine chain answers request 7 of 7"),
+    ],
+)
+def test_an_engine_that_does_not_answer_each_request_once_is_refused(change, message: str) -> None:
     @dataclass
-    class Forgetful(Chain):
-        def score(self, sequences, first):
-            yield from list(super().score(sequences, first))[:-1]
+    class Faulty(Chain):
+        def score(self, requests):
+            return iter(change(list(super().score(requests))))
 
     chain, sample = markov(states=50, successors=8)
-    items = windows.chunk512(WordTokenizer(50), [as_words(sample(2000, seed=6))])
-    with pytest.raises(ValueError, match="unscored"):
-        score_text(Forgetful(chain.log_transition), items)
+    items = windows.chunk512(WordTokenizer(50), [as_words(sample(4000, seed=6))])
+    with pytest.raises(ValueError, match=message):
+        score_text(Faulty(chain.log_transition), items)
 
 
 def test_nan_in_log_probabilities_is_an_error_and_never_a_perplexity() -> None:
@@ -187,15 +204,15 @@ class Oracle:
     def _question(self, tokens: Sequence[int]) -> int:
         return [token for token in tokens if token < QUESTIONS][-1]
 
-    def score(self, sequences: Sequence[Sequence[int]], first: Sequence[int]) -> Iterator[Scores]:
+    def score(self, requests: Sequence[ScoreRequest]) -> Iterator[ScoreResult]:
         letters = [self.tokenizer(letter)["input_ids"][0] for letter in LETTERS]
-        for index, (sequence, start) in enumerate(zip(sequences, first, strict=True)):
-            log_probs = torch.full((1, 2000), -50.0)
-            log_probs[0, letters] = torch.tensor(self.planted[self._question(sequence[:start])])
-            yield Scores(sequence=index, start=start, log_probs=log_probs)
+        for index, request in enumerate(requests):
+            rows = torch.full((1, 2000), -50.0)
+            rows[0, letters] = torch.tensor(self.planted[self._question(request.tokens[: request.first])])
+            yield answer(index, request, request.first, rows)
 
-    def generate(self, sequences, *, max_new_tokens, stop) -> list[list[int]]:
-        return [self.tokenizer(self.written[self._question(sequence)])["input_ids"] for sequence in sequences]
+    def generate(self, requests: Sequence[GenerateRequest]) -> list[list[int]]:
+        return [self.tokenizer(self.written[self._question(request.tokens)])["input_ids"] for request in requests]
 
 
 def likelihoods(chosen: int) -> list[float]:
@@ -235,7 +252,7 @@ def test_parse_answer(text: str, answer: int) -> None:
 def test_planted_flips_are_counted_in_both_directions() -> None:
     before = Choices(group=["s"] * 6, answer=[0] * 6, predicted=[0, 0, 0, 1, 1, 2])
     after = Choices(group=["s"] * 6, answer=[0] * 6, predicted=[0, 1, 1, 0, 2, 2])
-    assert flips(before, after) == (2, 1)
+    assert flips(before.correct, after.correct) == (2, 1)
 
 
 def test_drift_between_two_known_sources_is_their_divergence() -> None:
@@ -253,14 +270,15 @@ def test_a_large_vocabulary_needs_no_gigabyte_of_logits() -> None:
 import resource, torch
 from transformers import Qwen3Config, Qwen3ForCausalLM
 from quantsuite.adapters.transformers import TransformersEngine
+from quantsuite.engine import Rows, ScoreRequest, Targets
 config = Qwen3Config(vocab_size=151_936, hidden_size=64, intermediate_size=64, num_hidden_layers=1,
                      num_attention_heads=2, num_key_value_heads=1, head_dim=32, tie_word_embeddings=True)
 engine = TransformersEngine(Qwen3ForCausalLM(config).to(torch.bfloat16).eval())
-def score(length):
-    for scores in engine.score([list(range(length))], [1]):
-        scores.log_probs.sum()
+def score(length, want):
+    for result in engine.score([ScoreRequest(tokens=tuple(range(length)), first=1, want=want)]):
+        result.log_probs.sum()
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-print(-score(130) + score(2048))
+print(-score(130, Rows()) + max(score(2048, want) for want in (Rows(), Targets())))
 """
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert int(result.stdout.split()[-1]) < 2**29

@@ -7,18 +7,21 @@ import sys
 import time
 from pathlib import Path
 
+import msgspec
 import pytest
 from rich.console import Console
 
 from meta_tests import factories
 from meta_tests.factories import DIRECT, DRIFT, PERPLEXITY, changed_choices, changed_perplexities, choices, record
+from quantsuite.contrasts import FORMATS
 from quantsuite.gate import gate_against_reference
+from quantsuite.intervals import RESAMPLES
+from quantsuite.margins import Margins
 from quantsuite.records import Outcome, Record, Run
 from quantsuite.reporting import gate_summary, terminal_summary, write_report
 from quantsuite.reporting.analysis import ModelAnalysis, analyse
 from quantsuite.reporting.answers import Answer, answers
 from quantsuite.reporting.wording import approximately
-from quantsuite.statistics import RESAMPLES, Margins
 
 MARGINS = Margins()
 REFERENCE = choices(1000, 0.823)
@@ -217,15 +220,13 @@ def test_without_bf16_there_are_values_and_no_comparison(tmp_path: Path) -> None
 
 
 def test_different_conditions_are_not_compared() -> None:
-    records = [
-        record(DIRECT, items=REFERENCE),
-        record(DIRECT, "int8-row", "real", items=changed_choices(REFERENCE, lost=100, gained=0), device="H200"),
-    ]
-    model = analysed(records)
+    changed = record(DIRECT, "int8-row", "real", items=changed_choices(REFERENCE, lost=100, gained=0))
+    newer = msgspec.structs.replace(changed.environment, versions={"torch": "2.14.0"})
+    model = analysed([record(DIRECT, items=REFERENCE), msgspec.structs.replace(changed, environment=newer)])
     assert not model.metrics[0].compared
     other = next(row for row in model.metrics[0].rows if not row.record.subject.is_reference)
     assert other.rank is None
-    assert other.note == "not comparable with bf16: device is H200, not cpu"
+    assert other.note == "not comparable with bf16: torch is 2.14, not 2.13"
 
 
 def test_executions_are_not_merged(tmp_path: Path) -> None:
@@ -249,7 +250,7 @@ def test_metrics_and_models_stay_apart(tmp_path: Path) -> None:
     ]
     model, other = analyse(records, MARGINS)
     assert (model.model, other.model) == ("tiny", "tiny-outliers")
-    assert [metric.metric.name for metric in model.metrics] == [DIRECT.name, PERPLEXITY.name]
+    assert [metric.task.name for metric in model.metrics] == [DIRECT.name, PERPLEXITY.name]
     assert all(len(metric.rows) == 1 for metric in (*model.metrics, *other.metrics))
     _, html = pages(records, tmp_path)
     assert html.count("<h2>") == 2
@@ -270,7 +271,7 @@ def test_formats_are_compared_with_each_other_at_equal_granularity_and_execution
         record(DIRECT, "int8-row:int8-token", "real", items=REFERENCE),
         record(DIRECT, "fp8-row:fp8-token", "simulated", items=REFERENCE),
     ]
-    (pair,) = analysed(records).metrics[0].format_pairs
+    (pair,) = next(found.pairs for found in analysed(records).contrasts if found.contrast == FORMATS)
     assert (pair.reference.subject.label, pair.candidate.subject.label) == ("int8-row-real", "fp8-row-real")
     assert pair.comparison and pair.comparison.change.estimate == pytest.approx(0.06)
 
@@ -376,7 +377,7 @@ def test_the_terminal_summary_fits_and_loses_nothing(width: int) -> None:
     assert max(map(len, text.splitlines())) <= width
     model = analysed(records)
     for metric in model.metrics:
-        assert metric.metric.name in text
+        assert metric.task.name in text
     accuracies = [row for row in model.metrics[1].rows if row.interval]
     assert all(f"{100 * row.interval.estimate:.1f} [" in text for row in accuracies if row.interval)
 

@@ -164,16 +164,16 @@ def test_a_run_without_arithmetic_has_no_such_section(tmp_path: Path) -> None:
 
 
 def test_runs_are_read_together_and_the_later_check_counts(tmp_path: Path) -> None:
-    write_run(tmp_path / "a.json", factories.matrix()[:2], properties=RESULTS)
+    write_run(tmp_path / "a.jsonl", factories.matrix()[:2], properties=RESULTS)
     better = result("theirs", "int8-row", "product", "within bound", 0.9)
-    write_run(tmp_path / "b.json", properties=[better], errors=[point("int8", 32, 0.005, None)])
-    run = read_runs([tmp_path / "a.json", tmp_path / "b.json"])
+    write_run(tmp_path / "b.jsonl", properties=[better], errors=[point("int8", 32, 0.005, None)])
+    run = read_runs([tmp_path / "a.jsonl", tmp_path / "b.jsonl"])
     assert (len(run.records), len(run.properties), len(run.errors)) == (2, len(RESULTS), 1)
     assert better in run.properties
-    assert read_run(tmp_path / "b.json").records == []
+    assert read_run(tmp_path / "b.jsonl").records == []
 
 
 def test_an_empty_run_is_no_report(tmp_path: Path) -> None:
-    write_run(tmp_path / "empty.json")
+    write_run(tmp_path / "empty.jsonl")
     with pytest.raises(RecordError, match="no records in"):
-        read_runs([tmp_path / "empty.json"])
+        read_runs([tmp_path / "empty.jsonl"])

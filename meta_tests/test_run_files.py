@@ -1,4 +1,4 @@
-"""Writing run files: what stays, what is set aside, and when results are on disk."""
+"""Writing run files: what is appended, what stays, and when results are on disk."""
 
 from __future__ import annotations
 
@@ -14,20 +14,21 @@ from meta_tests import factories
 from meta_tests.factories import DIRECT, record
 from quantsuite import locking
 from quantsuite.collector import NUMERICS_INTERVAL, Output
+from quantsuite.lines import decode_line
 from quantsuite.locking import locked
-from quantsuite.merging import with_records
 from quantsuite.reading import read_run
 from quantsuite.records import ErrorPoint, Record, RecordError, Run
-from quantsuite.runfile import RunFile, write_run
+from quantsuite.runfile import HEADER, RunFile, write_run
 
 
-def of(scheme: str, *, model: str = "tiny", dtype: str = "bf16", weights: str = "ab" * 32, seed: int = 0) -> Record:
+def of(scheme: str, *, model: str = "tiny", seed: int = 0, **subject: object) -> Record:
     made = record(DIRECT, scheme, "real", model=model, items=factories.choices(20, 0.5, seed=seed))
-    return msgspec.structs.replace(
-        made,
-        subject=msgspec.structs.replace(made.subject, model_sha256=weights),
-        environment=msgspec.structs.replace(made.environment, dtype=dtype),
-    )
+    return msgspec.structs.replace(made, subject=msgspec.structs.replace(made.subject, **subject))
+
+
+def measured_in(**environment: str) -> Record:
+    made = of("int8-row")
+    return msgspec.structs.replace(made, environment=msgspec.structs.replace(made.environment, **environment))
 
 
 def skipped(scheme: str, model: str) -> Record:
@@ -36,130 +37,236 @@ def skipped(scheme: str, model: str) -> Record:
     return msgspec.structs.replace(made, subject=msgspec.structs.replace(made.subject, model_sha256=""))
 
 
-def add(file: RunFile, *own: Record) -> None:
-    file.update(lambda run: with_records(run, own))
+def lines_of(path: Path) -> list[Record]:
+    return [decode_line(line) for line in path.read_bytes().splitlines()[1:]]
 
 
-def set_aside(path: Path) -> list[Record]:
-    return [each for other in path.parent.iterdir() if other != path for each in read_run(other).records]
+def test_a_record_is_one_line_after_a_header_with_what_people_read_first(tmp_path: Path) -> None:
+    path = tmp_path / "run.jsonl"
+    write_run(path, [of("int8-row")])
+    header, line = path.read_text().splitlines()
+    assert header == '{"schema_version":2}'
+    assert line.startswith('{"type":"cell","task":{"name":"world-mmlu/direct","version":1,"metric":"accuracy"},')
+    assert '"scheme":"int8-row","execution":"real"' in line and '"value":0.5,"details":{"unparsed":0.0' in line
+    assert line.rindex('"items":') > max(line.index(f'"{name}":') for name in ("value", "dataset", "environment"))
 
 
-@pytest.mark.parametrize(
-    "stays",
-    [of("int8-row", model="other"), of("fp8-row"), skipped("int8-row", "other"), skipped("fp8-row", "tiny")],
-    ids=["another model", "another cell", "unmeasured of another model", "unmeasured"],
-)
+OTHERS = {
+    "another model": of("int8-row", model="other"),
+    "another scheme": of("fp8-row"),
+    "another engine": of("int8-row", engine="vllm"),
+    "another plan": of("int8-row", plan="ab" * 32),
+    "a quantized head": of("int8-row", head=True),
+    "another device": measured_in(device="NVIDIA H200"),
+    "another dtype": measured_in(dtype="fp32"),
+    "unmeasured": skipped("fp8-row", "tiny"),
+}
+
+
+@pytest.mark.parametrize("stays", OTHERS.values(), ids=OTHERS)
 def test_what_a_run_did_not_measure_stays(stays: Record, tmp_path: Path) -> None:
-    path = tmp_path / "run.json"
+    path = tmp_path / "run.jsonl"
     write_run(path, [stays])
-    add(RunFile(path), of("int8-row"))
+    RunFile(path).append([of("int8-row")])
     assert read_run(path).records == [stays, of("int8-row")]
-    assert set_aside(path) == []
 
 
-@pytest.mark.parametrize("other", [{"weights": "cd" * 32}, {"dtype": "fp16"}], ids=["weights", "environment"])
-def test_records_of_other_weights_or_environment_are_set_aside(other: dict[str, str], tmp_path: Path) -> None:
-    path = tmp_path / "run.json"
-    earlier = [of("int8-row", **other), of("fp8-row", **other)]
-    write_run(path, earlier)
-    add(file := RunFile(path), of("int8-row"))
+REPLACED = {
+    "other weights": of("int8-row", model_sha256="cd" * 32),
+    "other answers": of("int8-row", seed=1),
+    "another kernel": of("int8-row", kernel="mine"),
+    "other threads": msgspec.structs.replace(measured_in(), seconds=9.0),
+    "a limit": record(DIRECT, "int8-row", "real", items=factories.choices(4, 0.5)),
+    "unmeasured": skipped("int8-row", "tiny"),
+}
+
+
+@pytest.mark.parametrize("earlier", REPLACED.values(), ids=REPLACED)
+def test_the_last_line_of_a_cell_counts_and_the_earlier_ones_stay(earlier: Record, tmp_path: Path) -> None:
+    path = tmp_path / "run.jsonl"
+    write_run(path, [earlier])
+    before = path.read_bytes()
+    RunFile(path).append([of("int8-row")])
     assert read_run(path).records == [of("int8-row")]
-    assert set_aside(path) == earlier
-    assert file.set_aside == [other for other in tmp_path.iterdir() if other != path]
+    assert lines_of(path) == [earlier, of("int8-row")] and path.read_bytes().startswith(before)
 
 
-def test_a_measurement_that_a_failure_replaces_is_set_aside_and_a_repetition_is_not(tmp_path: Path) -> None:
-    path = tmp_path / "run.json"
+def test_what_the_file_holds_already_is_not_written_again(tmp_path: Path) -> None:
+    path = tmp_path / "run.jsonl"
     write_run(path, [of("int8-row"), of("fp8-row")])
-    add(RunFile(path), skipped("int8-row", "tiny"), of("fp8-row", seed=1))
-    assert set_aside(path) == [of("int8-row")]
+    RunFile(path).append([of("fp8-row"), of("int8-row", seed=1)])
+    assert lines_of(path) == [of("int8-row"), of("fp8-row"), of("int8-row", seed=1)]
 
 
-def test_what_several_writes_replace_is_set_aside_in_one_file(tmp_path: Path) -> None:
-    path = tmp_path / "run.json"
-    ours, theirs = RunFile(path), RunFile(path)
-    for count in (1, 2, 3):
-        add(theirs, *(of(f"int8-g{2**index}", dtype="fp16") for index in range(count)))
-        add(ours, *(of(f"int8-g{2**index}") for index in range(count)))
-    assert {path, *ours.set_aside, *theirs.set_aside} == {*tmp_path.iterdir()}
-    assert len(ours.set_aside) == len(theirs.set_aside) == 1
-    assert len(read_run(ours.set_aside[0]).records) == 3
+def test_a_result_that_another_run_replaced_is_written_again(tmp_path: Path) -> None:
+    path = tmp_path / "run.jsonl"
+    (ours := RunFile(path)).append([of("int8-row")])
+    RunFile(path).append([of("int8-row", seed=1)])
+    ours.append([of("int8-row")])
+    assert read_run(path).records == [of("int8-row")]
 
 
-@pytest.mark.parametrize("content", [b"{", b'{"schema_version": 0}', b"\0\1"])
+@pytest.mark.parametrize("rest", ['{"type":"cell","task', '{"type":"cell"}x', "\0\0\0"])
+def test_a_last_line_that_was_not_finished_is_left_out_and_replaced(rest: str, tmp_path: Path) -> None:
+    path = tmp_path / "run.jsonl"
+    write_run(path, [of("int8-row")])
+    path.write_bytes(path.read_bytes() + rest.encode())
+    assert read_run(path).records == read_run(path, purpose="output").records == [of("int8-row")]
+    RunFile(path).append([of("fp8-row")])
+    assert lines_of(path) == [of("int8-row"), of("fp8-row")]
+
+
+def test_a_baseline_whose_last_line_is_not_finished_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "run.jsonl"
+    write_run(path, [of("int8-row"), of("fp8-row")])
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(RecordError, match=r"line 3: it is truncated after .* restore it from version control"):
+        read_run(path, purpose="baseline")
+
+
+def test_a_last_line_that_only_lacks_its_end_counts(tmp_path: Path) -> None:
+    path = tmp_path / "run.jsonl"
+    write_run(path, [of("int8-row")])
+    path.write_bytes(path.read_bytes().rstrip())
+    assert read_run(path, purpose="baseline").records == [of("int8-row")]
+    RunFile(path).append([of("fp8-row")])
+    assert lines_of(path) == [of("int8-row"), of("fp8-row")]
+
+
+def test_an_empty_file_is_a_place_to_write_to_and_no_report(tmp_path: Path) -> None:
+    path = tmp_path / "run.jsonl"
+    path.touch()
+    assert read_run(path, purpose="output") == Run()
+    with pytest.raises(RecordError, match="it is empty"):
+        read_run(path)
+    RunFile(path).append([])
+    assert path.read_bytes() == HEADER and read_run(path) == Run()
+
+
+@pytest.mark.parametrize("content", [b"{", b'{"schema_version": 1}', b"\0\1"])
 def test_a_file_that_cannot_be_read_is_moved_aside_as_it_is_or_left(content: bytes, tmp_path: Path) -> None:
-    path = tmp_path / "run.json"
+    path = tmp_path / "run.jsonl"
     path.write_bytes(content)
     with pytest.raises(RecordError, match="--fresh"):
-        add(RunFile(path), of("int8-row"))
+        RunFile(path).append([of("int8-row")])
     assert [path.read_bytes(), *tmp_path.iterdir()] == [content, path]
-    add(file := RunFile(path, move_unreadable=True), of("int8-row"))
-    assert [aside.read_bytes() for aside in file.set_aside] == [content]
+    (file := RunFile(path, move_unreadable=True)).append([of("int8-row")])
+    assert [aside.read_bytes() for aside in file.moved] == [content]
     assert read_run(path).records == [of("int8-row")]
 
 
 def test_a_device_or_a_folder_is_never_replaced(tmp_path: Path) -> None:
     for path in (tmp_path, Path(os.devnull)):
         with pytest.raises(RecordError, match="name a run file"):
-            add(RunFile(path, move_unreadable=True), of("int8-row"))
+            RunFile(path, move_unreadable=True).append([of("int8-row")])
     assert not Path(os.devnull).is_file()
 
 
 def test_a_link_to_a_run_file_stays_a_link(tmp_path: Path) -> None:
-    path, link = tmp_path / "run.json", tmp_path / "link.json"
+    path, link = tmp_path / "run.jsonl", tmp_path / "link.jsonl"
     link.symlink_to(path)
-    add(RunFile(link), of("int8-row"))
+    RunFile(link).append([of("int8-row")])
     assert link.is_symlink() and read_run(path).records == [of("int8-row")]
 
 
 def test_a_place_that_cannot_be_written_is_named_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    path = tmp_path / "file" / "run.json"
+    path = tmp_path / "file" / "run.jsonl"
     with pytest.raises(RecordError) as caught:
-        add(RunFile(path, option="--numerics-output"), of("int8-row"))
+        RunFile(path, option="--numerics-output").append([of("int8-row")])
     assert str(caught.value).startswith(f"cannot write {path}: ")
     assert str(caught.value).endswith("; choose another place with --numerics-output")
 
 
 def test_threads_of_one_process_lose_nothing(tmp_path: Path) -> None:
-    path = tmp_path / "run.json"
+    path = tmp_path / "run.jsonl"
     records = [of(f"int8-g{index}", model=str(index)) for index in range(1, 17)]
-    threads = [threading.Thread(target=lambda each=each: add(RunFile(path), each)) for each in records]
+    threads = [threading.Thread(target=lambda each=each: RunFile(path).append([each])) for each in records]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert {each.cell for each in read_run(path).records} == {each.cell for each in records}
+    assert {each.key for each in lines_of(path)} == {each.key for each in records}
 
 
 def test_a_lock_that_another_holds_too_long_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "run.json"
+    path = tmp_path / "run.jsonl"
     monkeypatch.setattr(locking.locked.__wrapped__, "__defaults__", (0.01,))
-    with locked(path), pytest.raises(RecordError, match=r"another run has held .*\.run\.json\.lock for 0\.01 s; end"):
-        add(RunFile(path), of("int8-row"))
-    assert list(tmp_path.iterdir()) == []
+    with (
+        locked(path),
+        pytest.raises(
+            RecordError, match=r"cannot write .*run\.jsonl: another run has held it for 0\.01 s; end that run"
+        ),
+    ):
+        RunFile(path).append([of("int8-row")])
+    assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_lock_that_its_former_holder_removed_is_taken_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Between a waiter's opening the file and its locking it, the holder removes it and lets go."""
-    path, lock, grant = tmp_path / "run.json", tmp_path / ".run.json.lock", locking.lock_descriptor
+def test_a_file_that_was_moved_away_before_it_was_locked_is_opened_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between a waiter's opening the file and its locking it, the holder moves it aside and lets go."""
+    path, aside, grant = tmp_path / "run.jsonl", tmp_path / "aside.jsonl", locking.lock_descriptor
 
     def late(descriptor: int, *, blocking: bool) -> bool:
         monkeypatch.setattr(locking, "lock_descriptor", grant)
-        lock.unlink()
+        path.rename(aside)
         return grant(descriptor, blocking=blocking)
 
     monkeypatch.setattr(locking, "lock_descriptor", late)
-    with locked(path), pytest.raises(TimeoutError), locked(path, timeout=0.01):
-        pytest.fail("two hold the lock")
+    RunFile(path).append([of("int8-row")])
+    assert aside.read_bytes() == b"" and read_run(path).records == [of("int8-row")]
 
 
-def test_a_file_that_was_edited_between_two_writes_is_read_again(tmp_path: Path) -> None:
-    path = tmp_path / "run.json"
-    add(file := RunFile(path), of("int8-row"))
-    write_run(path, [of("fp8-row", model="other")])
-    add(file, of("int8-row"))
+@pytest.mark.parametrize("in_place", [True, False])
+def test_a_file_that_was_edited_between_two_writes_is_read_again(in_place: bool, tmp_path: Path) -> None:
+    path, other = tmp_path / "run.jsonl", tmp_path / "other.jsonl"
+    (file := RunFile(path)).append([of("int8-row")])
+    write_run(other, [of("fp8-row", model="other"), of("fp8-tensor", model="other"), of("fp8-g64", model="other")])
+    if in_place:
+        path.write_bytes(other.read_bytes())
+    else:
+        other.rename(path)
+    file.append([of("int8-row")])
     assert {each.subject.model for each in read_run(path).records} == {"other", "tiny"}
+
+
+def test_an_append_that_is_interrupted_leaves_the_file_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(descriptor: int) -> None:
+        raise KeyboardInterrupt
+
+    path = tmp_path / "run.jsonl"
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(os, "fsync", interrupted)
+        RunFile(path).append([of("int8-row")])
+    assert not path.exists()
+    (file := RunFile(path)).append([of("int8-row")])
+    before = path.read_bytes()
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(os, "fsync", interrupted)
+        file.append([of("fp8-row")])
+    assert path.read_bytes() == before
+    file.append([of("fp8-row")])
+    assert lines_of(path) == [of("int8-row"), of("fp8-row")]
+
+
+def test_a_run_file_that_is_there_is_not_written_as_a_new_one(tmp_path: Path) -> None:
+    path = tmp_path / "run.jsonl"
+    write_run(path, [of("int8-row")])
+    with pytest.raises(RecordError, match="exists; name a new file"):
+        write_run(path, [of("fp8-row")])
+    assert read_run(path).records == [of("int8-row")]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write every file")
+def test_a_file_that_may_not_be_written_is_found_before_anything_is_measured(tmp_path: Path) -> None:
+    path = tmp_path / "run.jsonl"
+    write_run(path, [of("int8-row")])
+    path.chmod(0o444)
+    with pytest.raises(RecordError, match=f"cannot write {path}: Permission denied"):
+        RunFile(path).check_writable()
 
 
 def point(x: float) -> ErrorPoint:
@@ -168,26 +275,22 @@ def point(x: float) -> ErrorPoint:
 
 
 def test_results_wait_no_longer_than_the_interval_and_are_not_written_one_by_one(tmp_path: Path) -> None:
-    path, points, versions = tmp_path / "numerics.json", [], set()
-    output = Output(
-        RunFile(path),
-        lambda run: msgspec.structs.replace(run, errors=list(points)),
-        interval=NUMERICS_INTERVAL / 10,
-    )
+    path, points, sizes = tmp_path / "numerics.jsonl", [], set()
+    output = Output(RunFile(path), interval=NUMERICS_INTERVAL / 10)
     begin = time.monotonic()
     for index in range(1000):
         points.append(point(index))
-        output.changed()
-        versions.add(path.stat().st_mtime_ns)
+        output.add(points[-1])
+        sizes.add(path.stat().st_size)
         time.sleep(0.0005)
-    assert 1 < len(versions) <= 2 + (time.monotonic() - begin) / (NUMERICS_INTERVAL / 10)
+    assert 1 < len(sizes) <= 2 + (time.monotonic() - begin) / (NUMERICS_INTERVAL / 10)
     time.sleep(NUMERICS_INTERVAL / 10)
-    output.changed()
-    assert read_run(path).errors == points
+    output.add(point(1000))
+    assert read_run(path).errors == [*points, point(1000)]
 
 
-def test_what_one_output_holds_of_records_stays_beside_numerics(tmp_path: Path) -> None:
-    path = tmp_path / "run.json"
+def test_one_file_holds_records_and_numerics(tmp_path: Path) -> None:
+    path = tmp_path / "run.jsonl"
     write_run(path, [of("int8-row")])
-    RunFile(path).update(lambda run: msgspec.structs.replace(run, errors=[point(1)]))
+    RunFile(path).append([point(1)])
     assert read_run(path) == Run(records=[of("int8-row")], errors=[point(1)])

@@ -14,10 +14,11 @@ import pytest
 from meta_tests import factories
 from meta_tests.factories import DIRECT, DRIFT, PERPLEXITY, choices, environment, record
 from quantsuite.__main__ import main
-from quantsuite.items import Choices, Divergences, Items, Perplexities
+from quantsuite.lines import encode_line
+from quantsuite.metrics import Choices, Divergences, Items, Perplexities, metric
 from quantsuite.reading import ContentError, Purpose, read_run
-from quantsuite.records import ErrorPoint, PropertyResult, RecordError, Run
-from quantsuite.runfile import write_run
+from quantsuite.records import ErrorPoint, PropertyResult, RecordError
+from quantsuite.runfile import HEADER, write_run
 from quantsuite.tiny import embedded_baseline
 
 BASELINE = embedded_baseline("tiny")
@@ -29,28 +30,37 @@ LETTERS = Choices(
     log_likelihoods=[[-1.0, -2.0, -3.0, -1.0]] * 4,
 )
 MEASURED = {
-    "perplexity": record(PERPLEXITY, items=TEXT, details=TEXT.details(9_000)),
+    "perplexity": record(PERPLEXITY, items=TEXT, details=factories.details_of(TEXT, 9_000)),
     "accuracy": record(DIRECT, items=LETTERS),
     "drift": record(DRIFT, "int8-row", "real", items=factories.divergences(50)),
 }
 NUMBERS = [(kind, name) for kind, each in MEASURED.items() for name in ("value", *each.details)]
 
 
-def edited_file(path: Path, kind: str, edit: Callable[[dict[str, Any]], object]) -> Path:
-    """A run file of one record, changed as one would with an editor."""
-    write_run(path, [MEASURED[kind]])
-    content = json.loads(path.read_text())
-    edit(content["records"][0])
-    path.write_text(json.dumps(content))
+def line_of(path: Path) -> dict[str, Any]:
+    """The fields of a file's only record."""
+    return json.loads(path.read_text().splitlines()[1])
+
+
+def edit(path: Path, change: Callable[[dict[str, Any]], object]) -> Path:
+    """Change a file's only record as one would with an editor."""
+    header, *_ = path.read_text().splitlines()
+    change(fields := line_of(path))
+    path.write_text(f"{header}\n{json.dumps(fields)}\n")
     return path
 
 
+def edited_file(path: Path, kind: str, change: Callable[[dict[str, Any]], object]) -> Path:
+    write_run(path, [MEASURED[kind]])
+    return edit(path, change)
+
+
 def change_number(name: str, by: float = 1e-9) -> Callable[[dict[str, Any]], None]:
-    def edit(fields: dict[str, Any]) -> None:
+    def change(fields: dict[str, Any]) -> None:
         part = fields if name == "value" else fields["details"]
         part[name] = part[name] * (1 + by) + (by if part[name] == 0 else 0)
 
-    return edit
+    return change
 
 
 def refusal(path: Path, purpose: Purpose = "report") -> str:
@@ -63,29 +73,27 @@ def refusal(path: Path, purpose: Purpose = "report") -> str:
 
 @pytest.mark.parametrize(("kind", "name"), NUMBERS)
 def test_a_number_that_its_items_do_not_give_is_refused(kind: str, name: str, tmp_path: Path) -> None:
-    path = edited_file(tmp_path / "run.json", kind, change_number(name))
-    given = json.loads(path.read_text())["records"][0]
+    path = edited_file(tmp_path / "run.jsonl", kind, change_number(name))
+    given = line_of(path)
     number = given["value"] if name == "value" else given["details"][name]
     message = refusal(path)
     named = "bits_per_byte" if name == "bytes" else name
-    assert f"tiny {MEASURED[kind].metric.name} {MEASURED[kind].subject.label}: {named} is " in message
+    assert f"line 2: {MEASURED[kind]}: {named} is " in message
     assert "its items give" in message
     assert repr(number) in message or name == "bytes"
 
 
 @pytest.mark.parametrize("name", ["bits_per_byte", "byte_perplexity", "floor_bits_per_byte"])
 def test_bits_per_byte_are_verified_without_the_text_s_bytes_too(name: str, tmp_path: Path) -> None:
-    path = edited_file(tmp_path / "run.json", "perplexity", lambda fields: fields["details"].pop("bytes"))
+    path = edited_file(tmp_path / "run.jsonl", "perplexity", lambda fields: fields["details"].pop("bytes"))
     read_run(path)
-    content = json.loads(path.read_text())
-    change_number(name, 1e-6)(content["records"][0])
-    path.write_text(json.dumps(content))
+    edit(path, change_number(name, 1e-6))
     assert "per" in refusal(path)
 
 
 @pytest.mark.parametrize("kind", MEASURED)
 def test_numbers_that_differ_by_another_platform_s_last_digit_are_read(kind: str, tmp_path: Path) -> None:
-    read_run(edited_file(tmp_path / "run.json", kind, change_number("value", 2**-52)))
+    read_run(edited_file(tmp_path / "run.jsonl", kind, change_number("value", 2**-52)))
 
 
 def test_the_reviewed_baseline_is_read_and_its_numbers_are_those_of_its_items() -> None:
@@ -96,7 +104,7 @@ def test_the_reviewed_baseline_is_read_and_its_numbers_are_those_of_its_items() 
 def test_an_edited_number_ends_a_command_with_one_line(
     command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path = edited_file(tmp_path / "run.json", "accuracy", change_number("value"))
+    path = edited_file(tmp_path / "run.jsonl", "accuracy", change_number("value"))
     assert main([command[0], str(path), *command[1:]]) == 2
     assert capsys.readouterr().err == f"{refusal(path)}\n"
 
@@ -107,26 +115,29 @@ WITH_FRESH = "move it away, or repeat the command with --fresh"
 @pytest.mark.parametrize(
     ("content", "problem"),
     [
-        (b"", "it is empty"),
         (b" \n", "it is empty"),
-        (b'{"schema_version": 1, "reco', "it is truncated after 27 bytes"),
-        (b"\x89PNG\r\n\0\0", "binary data, with a zero at byte 6"),
-        (b'{"schema_version": 1, "\xff": 2}', "not UTF-8 at byte 23"),
+        (b'{"schema_version": 2, "reco', "it is truncated after 27 bytes"),
+        (b"\x89PNG\0\r\n", "binary data, with a zero at byte 4"),
+        (b'{"schema_version": 2, "\xff": 2}', "not UTF-8 at byte 23"),
         (b"hello", "JSON is malformed"),
         (b"[]", "Expected `object`, got `array`"),
         (b"{}", "Object missing required field `schema_version`"),
-        (
-            b'{"schema_version": 1, "records": [{"value": 3}]}',
-            "Object missing required field `test` - at `$.records[0]`",
-        ),
-        (b'{"schema_version": 1, "records": 3}', "Expected `array`, got `int` - at `$.records`"),
-        (b'{"schema_version": 1, "records": [NaN]}', "NaN is no number of JSON (byte 34)"),
-        (b'{"schema_version": 1, "records": [1, Infinity]}', "Infinity is no number of JSON (byte 37)"),
-        (b'{"schema_version": 1, "records": [-Infinity]}', "-Infinity is no number of JSON (byte 3"),
+        (b'{"schema_version": 0}', "there is no schema version 0"),
+        (HEADER + b'{"value": 3}\n', "line 2: Object missing required field `type`"),
+        (HEADER + b'{"type": "cell", "value": 3}\n', "line 2: Object missing required field `task`"),
+        (HEADER + b'{"type": "song"}\n', "line 2: Invalid value 'song' - at `$.type`"),
+        (HEADER + b'{"type": "cell", "items": {}}\n', "line 2: Object missing required field `task`"),
+        (HEADER + b"\n3\n", "line 3: Expected `object`, got `int`"),
+        (HEADER + b'{"type": \n', "line 2: it is truncated after 9 bytes"),
+        (HEADER + b'{"value": NaN}\n', "line 2: NaN is no number of JSON (byte 10)"),
+        (HEADER + b'{"value": [1, Infinity]}\n', "line 2: Infinity is no number of JSON (byte 1"),
+        (HEADER + b'{"value": -Infinity}\n', "line 2: -Infinity is no number of JSON (byte 1"),
+        (b'{"a": ' * 100_000 + b"\n", "maximum recursion depth exceeded"),
+        (HEADER + b"[" * 100_000 + b"\n", "line 2: maximum recursion depth exceeded"),
     ],
 )
 def test_what_is_no_run_file_is_refused_with_its_first_problem(content: bytes, problem: str, tmp_path: Path) -> None:
-    path = tmp_path / "run.json"
+    path = tmp_path / "run.jsonl"
     path.write_bytes(content)
     for purpose, way_out in (("output", WITH_FRESH), ("baseline", "restore it from version control")):
         message = refusal(path, purpose)
@@ -134,31 +145,66 @@ def test_what_is_no_run_file_is_refused_with_its_first_problem(content: bytes, p
 
 
 @pytest.mark.parametrize("purpose", ["report", "baseline"])
-@pytest.mark.parametrize("content", [b"", b"{", b"\0", b'{"schema_version": 0}', b'{"schema_version": 2}', None])
+@pytest.mark.parametrize("content", [b"", b"{", b"\0", b'{"schema_version": 1}', b'{"schema_version": 3}', None])
 def test_only_a_run_s_own_output_is_to_be_measured_afresh(
     purpose: Purpose, content: bytes | None, tmp_path: Path
 ) -> None:
     if content is not None:
-        (tmp_path / "run.json").write_bytes(content)
-    assert "--fresh" not in refusal(tmp_path / "run.json", purpose)
+        (tmp_path / "run.jsonl").write_bytes(content)
+    assert "--fresh" not in refusal(tmp_path / "run.jsonl", purpose)
 
 
 @pytest.mark.parametrize(
     ("version", "purpose", "way_out"),
     [
-        (2, "output", "upgrade quantsuite"),
-        (2, "baseline", "upgrade quantsuite"),
-        (0, "report", "run it again"),
-        (0, "output", "move it away, or run it again with --fresh"),
-        (0, "baseline", "run it again and review it"),
+        (3, "output", "upgrade quantsuite"),
+        (3, "baseline", "upgrade quantsuite"),
+        (1, "report", "convert it: python -m quantsuite convert {path} NEW"),
+        (1, "output", "convert it: python -m quantsuite convert {path} NEW, or repeat the command with --fresh"),
+        (1, "baseline", "convert it: python -m quantsuite convert {path} NEW"),
     ],
 )
 def test_another_schema_version_says_which_side_is_old(
     version: int, purpose: Purpose, way_out: str, tmp_path: Path
 ) -> None:
-    path = tmp_path / "run.json"
+    path = tmp_path / "run.jsonl"
     path.write_text(json.dumps({"schema_version": version, "new": 1}))
-    assert refusal(path, purpose) == f"{path} has schema version {version}, this quantsuite reads 1; {way_out}"
+    expected = f"{path} has schema version {version}, this quantsuite reads 2; {way_out.format(path=path)}"
+    assert refusal(path, purpose) == expected
+
+
+def test_fields_that_a_later_quantsuite_adds_are_left_out_of_account(tmp_path: Path) -> None:
+    def add(fields: dict[str, Any]) -> None:
+        for part in (fields, fields["subject"], fields["environment"], fields["dataset"], fields["task"]):
+            part["new"] = 1
+
+    path = edited_file(tmp_path / "run.jsonl", "accuracy", add)
+    assert read_run(path).records == [MEASURED["accuracy"]]
+
+
+def test_items_that_are_not_packed_are_read_too(tmp_path: Path) -> None:
+    path = edited_file(
+        tmp_path / "run.jsonl", "perplexity", lambda fields: fields.update(items=msgspec.to_builtins(TEXT))
+    )
+    assert "[" in path.read_text() and read_run(path).records == [MEASURED["perplexity"]]
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("hellaswag f1", "unknown metric 'hellaswag f1'; known: "),
+        ("perplexity", "items of perplexity: Invalid value 'choices'"),
+    ],
+)
+def test_a_record_of_a_metric_that_is_not_there_names_it(name: str, message: str, tmp_path: Path) -> None:
+    path = edited_file(tmp_path / "run.jsonl", "accuracy", lambda fields: fields["task"].update(metric=name))
+    assert f"line 2: {message}" in refusal(path)
+
+
+@pytest.mark.parametrize(("scheme", "message"), [("int9-row", "int9"), ("INT8_Per_Row", "is written int8-row")])
+def test_a_record_of_no_scheme_or_by_another_name_of_one_is_refused(scheme: str, message: str, tmp_path: Path) -> None:
+    path = edited_file(tmp_path / "run.jsonl", "drift", lambda fields: fields["subject"].update(scheme=scheme))
+    assert message in refusal(path)
 
 
 def test_a_folder_a_pipe_and_nothing_are_no_run_files(tmp_path: Path) -> None:
@@ -166,13 +212,6 @@ def test_a_folder_a_pipe_and_nothing_are_no_run_files(tmp_path: Path) -> None:
     assert refusal(tmp_path) == f"{tmp_path} is a directory; name a run file"
     assert "no regular file" in refusal(tmp_path / "pipe")
     assert "copy a reviewed run file" in refusal(tmp_path / "nothing", "baseline")
-
-
-def test_a_cell_that_stands_twice_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "run.json"
-    again = msgspec.structs.replace(MEASURED["accuracy"], seconds=9.0)
-    write_run(path, [MEASURED["accuracy"], again])
-    assert "tiny world-mmlu/direct bf16 stands in it twice" in refusal(path)
 
 
 def changed(items: Items, **fields: object) -> Items:
@@ -200,8 +239,12 @@ SHORT = Perplexities(nats=[1.0, 2.0], tokens=[3, 4], units=[3, 4])
         (LETTERS, {"answer": [0, 1, 2, -1]}, "answer holds -1, less than 0"),
         (LETTERS, {"predicted": [0, 1, 2, -2]}, "predicted holds -2, less than -1"),
         (LETTERS, {"log_likelihoods": None, "predicted": [0, 1, 2, 4]}, "predicted holds 4, more than 3"),
-        (LETTERS, {"log_likelihoods": [[-1.0, -2.0]] * 4}, "answer holds 3, more than 1"),
-        (LETTERS, {"log_likelihoods": [[-1.0, -2.0]] * 3 + [[-1.0] * 4]}, "not the same number of choices"),
+        (LETTERS, {"log_likelihoods": [[-1.0, -2.0]] * 4}, "answer holds 2, more than 1"),
+        (
+            LETTERS,
+            {"log_likelihoods": [[-1.0, -2.0]] * 3 + [[-1.0]]},
+            "holds 1 of a question of 1 choices",
+        ),
         (LETTERS, {"log_likelihoods": [[float("nan")] * 4] * 4}, "log_likelihoods holds nan"),
         (DRIFTED, {"kl": [0.1]}, "same_top has 3 items, kl has 1"),
         (DRIFTED, {"kl": [0.1, 0.1, -0.1]}, "kl holds -0.1, less than"),
@@ -235,7 +278,7 @@ def test_a_record_that_contradicts_itself_is_refused(fields: dict[str, object], 
 
 def test_a_perplexity_beyond_float64_is_an_error_and_not_infinite() -> None:
     with pytest.raises(ValueError, match="a mean of 1000 nats has no perplexity"):
-        _ = Perplexities(nats=[1000.0], tokens=[1], units=[1]).value
+        metric("perplexity").value(Perplexities(nats=[1000.0], tokens=[1], units=[1]))
 
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf")])
@@ -278,17 +321,16 @@ def test_a_finding_is_that_of_its_factor(outcome: Any, factor: float | None, rea
         PropertyResult(**RESULT, outcome=outcome, factor=factor, reason=reason)
 
 
-def test_a_result_that_stands_twice_is_refused(tmp_path: Path) -> None:
+def test_of_results_with_one_key_the_last_counts(tmp_path: Path) -> None:
     held, failed = (PropertyResult(**RESULT, **found) for found in ({"outcome": "exact", "factor": 0.0}, FAILED))
-    path = tmp_path / "run.json"
-    path.write_bytes(msgspec.json.encode(Run(properties=[held, failed])))
-    with pytest.raises(ContentError, match="int8-row, product_within_bound, cpu, bf16 stands in it twice"):
-        read_run(path)
+    path = tmp_path / "run.jsonl"
+    path.write_bytes(HEADER + encode_line(held) + b"\n" + encode_line(failed) + b"\n")
+    assert read_run(path).properties == [failed]
 
 
 def test_an_invented_detail_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "run.json"
-    path.write_bytes(msgspec.json.encode(Run(records=[record(DIRECT, items=choices(8, 0.5), details={"foo": 5.0})])))
+    path = tmp_path / "run.jsonl"
+    write_run(path, [record(DIRECT, items=choices(8, 0.5), details={"foo": 5.0})])
     with pytest.raises(ContentError, match="no recipe gives a detail 'foo'"):
         read_run(path)
 
@@ -296,7 +338,7 @@ def test_an_invented_detail_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("edit", "message"),
     [({"seconds": -1.0}, "seconds"), ({"weight_bytes": -5}, "weight_bytes"), ({"unquantized": 17.0}, "unquantized"),
-     ({"metric": msgspec.structs.replace(DIRECT, better="lower")}, "better")],
+     ({"task": PERPLEXITY}, "the metric document perplexity is not one of Choices")],
 )  # fmt: skip
 def test_a_number_that_no_run_writes_is_refused(edit: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
@@ -306,11 +348,11 @@ def test_a_number_that_no_run_writes_is_refused(edit: dict[str, Any], message: s
 @pytest.mark.parametrize("place", ["tokens", "units"])
 def test_an_integer_beyond_every_float_is_refused_with_its_file(place: str, tmp_path: Path) -> None:
     path = edited_file(
-        tmp_path / "run.json",
+        tmp_path / "run.jsonl",
         "perplexity",
         lambda edited: edited["items"][place].__setitem__(0, 10**400),
     )
-    with pytest.raises(ContentError, match=r"run\.json is not a run file: "):
+    with pytest.raises(ContentError, match=r"run\.jsonl is not a run file: "):
         read_run(path)
 
 

@@ -15,7 +15,7 @@ import pytest
 
 from meta_tests.run_writer import written_record
 from quantsuite.collector import NUMERICS_INTERVAL
-from quantsuite.merging import with_records
+from quantsuite.lines import decode_line, encode_line
 from quantsuite.reading import read_run
 from quantsuite.records import Record
 from quantsuite.runfile import RunFile, write_run
@@ -36,9 +36,10 @@ def writer(path: Path, model: str, dtype: str, count: int, *largest: int) -> sub
     )
 
 
-def records_in(folder: Path) -> list[Record]:
-    """Of the run file and of all that was set aside; nothing else may be there."""
-    return [record for path in folder.iterdir() for record in read_run(path).records]
+def lines_of(path: Path) -> list[Record]:
+    """The record of every line, whether a later one has the same key or not; nothing else may be in the folder."""
+    assert list(path.parent.iterdir()) == [path]
+    return [decode_line(line) for line in path.read_bytes().splitlines()[1:]]
 
 
 def killed_after(seconds: float, path: Path) -> list[int]:
@@ -54,42 +55,56 @@ def killed_after(seconds: float, path: Path) -> list[int]:
 
 
 @repeated
-def test_a_writer_that_is_killed_leaves_a_whole_file_with_what_it_confirmed(repetitions: int, tmp_path: Path) -> None:
-    draw, whole, interrupted = random.Random(repetitions), 0, 0
+def test_a_writer_that_is_killed_leaves_whole_lines_with_what_it_confirmed(repetitions: int, tmp_path: Path) -> None:
+    draw, whole = random.Random(repetitions), 0
     for repetition in range(repetitions):
-        path = tmp_path / str(repetition) / "run.json"
+        path = tmp_path / str(repetition) / "run.jsonl"
         confirmed = killed_after(draw.uniform(0, 0.1), path)
         found = read_run(path).records
         assert confirmed
         assert [written_record("tiny", "bf16", index) for index in confirmed] == found[: len(confirmed)]
-        interrupted += len(list(path.parent.iterdir())) > 1
         other = written_record("other", "bf16", 0)
-        RunFile(path).update(lambda run, other=other: with_records(run, [other]))
-        assert list(path.parent.iterdir()) == [path]
-        whole += read_run(path).records == [*found, other]
+        RunFile(path).append([other])
+        whole += lines_of(path) == [*found, other]
     assert whole == repetitions
-    assert interrupted > 0 or repetitions < 100, "no writer was killed while it wrote"
+
+
+@repeated
+def test_a_line_that_was_cut_anywhere_costs_no_other(repetitions: int, tmp_path: Path) -> None:
+    """As a disk leaves it that loses power; the file is one of two records."""
+    draw, path, records = random.Random(repetitions), tmp_path / "run.jsonl", []
+    for index in (0, 1):
+        records.append(written_record("tiny", "bf16", index))
+        RunFile(path).append([records[-1]])
+    data = path.read_bytes()
+    begin = data[:-1].rindex(b"\n") + 1
+    for cut in (begin, begin + 1, len(data) - 1, *(draw.randrange(begin, len(data)) for _ in range(repetitions))):
+        path.write_bytes(data[:cut])
+        expected = records if cut == len(data) - 1 else records[:1]
+        assert read_run(path).records == expected
+        RunFile(path).append([other := written_record("other", "bf16", 0)])
+        assert lines_of(path) == [*expected, other]
 
 
 @repeated
 @pytest.mark.parametrize(
     "subjects",
-    [[("tiny", "bf16"), ("other", "bf16")], [("tiny", "bf16"), ("tiny", "fp16")]],
-    ids=["two models", "two dtypes"],
+    [[("tiny", "bf16"), ("other", "bf16")], [("tiny", "bf16"), ("tiny", "fp16")], [("tiny", "bf16"), ("tiny", "bf16")]],
+    ids=["two models", "two dtypes", "the same cells"],
 )
 def test_two_writers_at_once_lose_nothing(subjects: list[tuple[str, str]], repetitions: int, tmp_path: Path) -> None:
     complete = 0
-    expected = [written_record(*subject, index) for subject in subjects for index in range(RECORDS)]
     earlier = written_record("tiny", "fp32", 0)
+    expected = [earlier, *(written_record(*subject, index) for subject in set(subjects) for index in range(RECORDS))]
     for repetition in range(repetitions):
-        path = tmp_path / str(repetition) / "run.json"
+        path = tmp_path / str(repetition) / "run.jsonl"
+        path.parent.mkdir()
         write_run(path, [earlier])
         processes = [writer(path, *subject, RECORDS) for subject in subjects]
         messages = [process.communicate()[1] for process in processes]
         assert messages == ["", ""]
-        found = records_in(path.parent)
-        assert len(list(path.parent.iterdir())) <= 1 + len(subjects)
-        complete += all(record in found for record in [*expected, earlier])
+        found = lines_of(path)
+        complete += len(found) == len(expected) and all(record in found for record in expected)
     assert complete == repetitions
 
 
@@ -104,16 +119,22 @@ def assert_refused(path: Path, process: subprocess.Popen[str], reason: str) -> N
 
 
 @repeated
-@pytest.mark.parametrize("earlier", ["other", "tiny"], ids=["the file", "what is set aside"])
-def test_a_file_that_may_not_grow_so_large_stays_as_it_was(earlier: str, repetitions: int, tmp_path: Path) -> None:
+def test_a_file_that_may_not_grow_so_large_stays_as_it_was(repetitions: int, tmp_path: Path) -> None:
     draw, refused = random.Random(repetitions), 0
     for repetition in range(repetitions):
-        path = tmp_path / str(repetition) / "run.json"
-        write_run(path, [written_record(earlier, "fp16", index) for index in range(3)])
-        smallest = path.stat().st_size
-        assert_refused(path, writer(path, "tiny", "bf16", 1, draw.randrange(smallest // 3)), "File too large")
+        path = tmp_path / str(repetition) / "run.jsonl"
+        path.parent.mkdir()
+        write_run(path, [written_record("tiny", "fp16", index) for index in range(3)])
+        largest = path.stat().st_size + draw.randrange(len(encode_line(written_record("tiny", "bf16", 0))))
+        assert_refused(path, writer(path, "tiny", "bf16", 1, largest), "File too large")
         refused += 1
     assert refused == repetitions
+
+
+def test_a_file_that_cannot_be_begun_is_not_there(tmp_path: Path) -> None:
+    path = tmp_path / "run.jsonl"
+    _, message = writer(path, "tiny", "bf16", 1, 100).communicate()
+    assert "File too large" in message and not path.exists()
 
 
 @pytest.fixture
@@ -133,7 +154,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 @repeated
 def test_a_disk_that_fills_up_leaves_the_last_whole_file(repetitions: int, small_disk: Path) -> None:
     draw, refused = random.Random(repetitions), 0
-    path, other = small_disk / "run.json", small_disk / "other"
+    path, other = small_disk / "run.jsonl", small_disk / "other"
     for _ in range(repetitions):
         other.write_bytes(bytes(draw.randrange(40_000)))
         confirmed, message = writer(path, "tiny", "bf16", 100).communicate()
@@ -184,7 +205,7 @@ def stopped_after(seconds: float, ending: signal.Signals, folder: Path) -> tuple
     time.sleep(seconds)
     process.send_signal(ending)
     process.wait()
-    written = read_run(folder / "reports" / "numerics.json").errors
+    written = read_run(folder / "reports" / "numerics.jsonl").errors
     assert [point.x for point in written] == list(range(len(written)))
     return len(written), [float(line) for line in done.read_text().splitlines()]
 

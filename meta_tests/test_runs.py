@@ -26,7 +26,7 @@ def lines_of(shown: str, start: str) -> list[str]:
 
 
 def test_each_scheme_is_one_line_as_it_finishes_and_nothing_is_wider_than_the_terminal(tmp_path: Path) -> None:
-    result = accuracy(*FEW, "--output", str(tmp_path / "run.json"))
+    result = accuracy(*FEW, "--output", str(tmp_path / "run.jsonl"))
     assert result.status == 0, result.shown
     for label in ("bf16", "int8-row-simulated", "int8-row-real", "int8-g128-simulated", "int8-g128-real"):
         (line,) = lines_of(result.shown, f"{label} ")[:1]
@@ -40,18 +40,18 @@ def test_each_scheme_is_one_line_as_it_finishes_and_nothing_is_wider_than_the_te
 
 
 def test_verbose_runs_name_every_test(tmp_path: Path) -> None:
-    result = accuracy(*SMALL, "--scheme", "bf16", "--output", str(tmp_path / "run.json"), "-v")
+    result = accuracy(*SMALL, "--scheme", "bf16", "--output", str(tmp_path / "run.jsonl"), "-v")
     assert "test_perplexity[world/document-bf16] PASSED" in result.shown
 
 
 def test_a_run_without_a_terminal_reporter_measures_too(tmp_path: Path) -> None:
-    result = accuracy(*SMALL, "--scheme", "bf16", "--output", str(tmp_path / "run.json"), "-p", "no:terminal")
+    result = accuracy(*SMALL, "--scheme", "bf16", "--output", str(tmp_path / "run.jsonl"), "-p", "no:terminal")
     assert result.status == 0, result.shown
-    assert len(read_run(tmp_path / "run.json").records) == 1
+    assert len(read_run(tmp_path / "run.jsonl").records) == 1
 
 
 def test_records_of_an_earlier_run_are_counted(tmp_path: Path) -> None:
-    arguments = [*SMALL, "--output", str(tmp_path / "run.json"), "--scheme"]
+    arguments = [*SMALL, "--output", str(tmp_path / "run.jsonl"), "--scheme"]
     assert "reused" not in accuracy(*arguments, "int8-row").shown
     result = accuracy(*arguments, "int8-row,int8-g128")
     assert "reused:  3 of 5 records of an earlier run" in result.shown
@@ -72,21 +72,21 @@ def fail_at(monkeypatch: pytest.MonkeyPatch, label: str, error: BaseException) -
 
 def test_an_interrupted_run_says_how_to_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fail_at(monkeypatch, "int8-g128-simulated", KeyboardInterrupt())
-    result = accuracy(*FEW, "--output", str(tmp_path / "run.json"))
+    result = accuracy(*FEW, "--output", str(tmp_path / "run.jsonl"))
     assert result.status == pytest.ExitCode.INTERRUPTED
     assert "interrupted after 3 of 5 cells: repeat the command to go on" in result.shown
-    assert len(read_run(tmp_path / "run.json").records) == 3
+    assert len(read_run(tmp_path / "run.jsonl").records) == 3
 
 
 def test_a_cell_that_fails_is_one_line_and_costs_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fail_at(monkeypatch, "int8-row-real", RuntimeError("out of memory\nwith details"))
-    result = accuracy(*FEW, "--output", str(tmp_path / "run.json"))
+    result = accuracy(*FEW, "--output", str(tmp_path / "run.jsonl"))
     assert result.status == pytest.ExitCode.TESTS_FAILED
     message = "int8-row-real         error: RuntimeError: out of memory"
     assert message in result.shown and "Traceback" not in result.shown and "session.py" not in result.shown
-    outcomes = {record.subject.label: record.outcome for record in read_run(tmp_path / "run.json").records}
+    outcomes = {record.subject.label: record.outcome for record in read_run(tmp_path / "run.jsonl").records}
     assert outcomes.pop("int8-row-real") == "error" and set(outcomes.values()) == {"passed"}
-    whole = accuracy(*FEW, "--output", str(tmp_path / "run.json"), "--full-trace")
+    whole = accuracy(*FEW, "--output", str(tmp_path / "run.jsonl"), "--full-trace")
     assert "with details" in whole.shown
 
 
@@ -97,9 +97,9 @@ def narrow(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_of_all_schemes_those_that_do_not_fit_are_cells_with_their_reason(narrow: Path, tmp_path: Path) -> None:
-    result = accuracy(*SMALL, "--model", str(narrow), "--execution", "real", "--output", str(tmp_path / "run.json"))
+    result = accuracy(*SMALL, "--model", str(narrow), "--execution", "real", "--output", str(tmp_path / "run.jsonl"))
     assert result.status == 0, result.shown
-    records = {record.subject.scheme.name: record for record in read_run(tmp_path / "run.json").records}
+    records = {record.subject.scheme: record for record in read_run(tmp_path / "run.jsonl").records}
     assert records["int8-row"].measured and records["fp8-tensor"].measured
     assert {records[f"int8-g{size}"].outcome for size in (64, 128, 256, 512)} == {"unsupported"}
     assert "mlp.down_proj: group size 64 does not divide K=96" in records["int8-g64"].reason
@@ -108,7 +108,7 @@ def test_of_all_schemes_those_that_do_not_fit_are_cells_with_their_reason(narrow
 
 
 def test_a_scheme_that_was_named_and_does_not_fit_ends_the_run(narrow: Path, tmp_path: Path) -> None:
-    output = tmp_path / "run.json"
+    output = tmp_path / "run.jsonl"
     result = accuracy(*SMALL, "--model", str(narrow), "--scheme", "all,int8-g128", "--output", str(output))
     assert result.status == pytest.ExitCode.USAGE_ERROR
     assert "int8-g128 cannot be measured on" in result.shown and "K=64" in result.shown
@@ -122,9 +122,9 @@ def test_what_only_one_execution_supports_is_measured_in_it(tmp_path: Path, monk
         return "no such unit" if execution == "real" else misfit(self, scheme, execution)
 
     monkeypatch.setattr(Session, "misfit", no_unit)
-    arguments = [*SMALL, "--scheme", "int8-row", "--output", str(tmp_path / "run.json")]
+    arguments = [*SMALL, "--scheme", "int8-row", "--output", str(tmp_path / "run.jsonl")]
     assert accuracy(*arguments).status == 0
-    outcomes = {record.subject.label: record.outcome for record in read_run(tmp_path / "run.json").records}
+    outcomes = {record.subject.label: record.outcome for record in read_run(tmp_path / "run.jsonl").records}
     assert outcomes == {"bf16": "passed", "int8-row-simulated": "passed", "int8-row-real": "unsupported"}
     assert accuracy(*arguments, "--execution", "real").status == pytest.ExitCode.USAGE_ERROR
 
@@ -132,38 +132,38 @@ def test_what_only_one_execution_supports_is_measured_in_it(tmp_path: Path, monk
 def test_a_run_that_measured_nothing_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every cell that was selected is one that no device supports."""
     monkeypatch.setattr(Session, "misfit", lambda session, scheme, execution: execution and "no such unit")
-    output = ["--output", str(tmp_path / "run.json")]
+    output = ["--output", str(tmp_path / "run.jsonl")]
     result = accuracy(*SMALL, *output, "-k", "int8-row")
     assert result.status == pytest.ExitCode.TESTS_FAILED
     assert "nothing was measured" in result.shown
 
 
 def test_one_item_is_enough_to_report_and_too_few_to_decide(tmp_path: Path) -> None:
-    arguments = ["--limit", "1", "--device", "cpu", "--scheme", "int8-row", "--output", str(tmp_path / "run.json")]
+    arguments = ["--limit", "1", "--device", "cpu", "--scheme", "int8-row", "--output", str(tmp_path / "run.jsonl")]
     result = accuracy(*arguments)
     assert result.status == 0, result.shown
-    assert len([record for record in read_run(tmp_path / "run.json").records if record.measured]) == 9
+    assert len([record for record in read_run(tmp_path / "run.jsonl").records if record.measured]) == 9
 
 
 def test_under_xdist_nothing_is_lost_and_what_needs_all_cells_runs(tmp_path: Path) -> None:
-    result = accuracy(*FEW, "--output", str(tmp_path / "run.json"), "-n", "2", "-rA")
+    result = accuracy(*FEW, "--output", str(tmp_path / "run.jsonl"), "-n", "2", "-rA")
     assert result.status == 0, result.shown
-    assert len([record for record in read_run(tmp_path / "run.json").records if record.measured]) == 5
+    assert len([record for record in read_run(tmp_path / "run.jsonl").records if record.measured]) == 5
     assert "PASSED tests_accuracy/test_agreement.py::test_simulated_and_real_agree" in result.shown
     assert len(lines_of(result.shown, "int8-")) >= 4
 
 
 @pytest.mark.parametrize("arguments", [["--model", "./nowhere"], ["--scheme", "int8-g96"], ["--device", "abacus"]])
 def test_under_xdist_what_makes_a_run_impossible_is_one_line(arguments: list[str], tmp_path: Path) -> None:
-    result = accuracy(*SMALL, *arguments, "--output", str(tmp_path / "run.json"), "-n", "2")
+    result = accuracy(*SMALL, *arguments, "--output", str(tmp_path / "run.jsonl"), "-n", "2")
     assert result.status == pytest.ExitCode.USAGE_ERROR, result.shown
     (line,) = lines_of(result.shown, "ERROR: ")
     assert arguments[1] in line and "INTERNALERROR" not in result.shown
-    assert not (tmp_path / "run.json").exists()
+    assert not (tmp_path / "run.jsonl").exists()
 
 
 def test_a_terminal_shows_a_bar_of_the_cell(tmp_path: Path) -> None:
-    shown = on_a_terminal("tests_accuracy", *SMALL, "--scheme", "bf16", "--output", str(tmp_path / "run.json"))
+    shown = on_a_terminal("tests_accuracy", *SMALL, "--scheme", "bf16", "--output", str(tmp_path / "run.jsonl"))
     assert re.search(r"bf16 world/document \(1 left\): +\d+%\|.*\d/8 \[\d\d:\d\d<", shown), shown
     assert re.search(r"\nbf16 +document", re.sub(r"[^\n]*\r", "", shown.replace("\r\n", "\n"))), shown
 
@@ -203,7 +203,7 @@ def test_no_other_library_speaks_first(tmp_path: Path) -> None:
         "no:cacheprovider",
     ]
     environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
-    output = ["--output", str(tmp_path / "run.json")]
+    output = ["--output", str(tmp_path / "run.jsonl")]
     result = subprocess.run([*command, *output], cwd=ROOT, capture_output=True, text=True, env=environment)
     assert result.stderr == ""
     assert result.stdout.startswith("=") and "warnings summary" not in result.stdout

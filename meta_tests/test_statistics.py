@@ -15,10 +15,13 @@ from statsmodels.stats import contingency_tables, proportion
 
 from meta_tests import factories
 from meta_tests.tolerance import FALSE_ALARM, fewest
-from quantsuite import statistics
-from quantsuite.records import Choices, Items
-from quantsuite.statistics import CONFIDENCE, Interval, Margins, Verdict
+from quantsuite import intervals, statistics
+from quantsuite.intervals import CONFIDENCE, Interval
+from quantsuite.margins import Margins
+from quantsuite.metrics import Choices, Items, Metric, metric
+from quantsuite.statistics import Verdict
 
+ACCURACY, PERPLEXITY, DIVERGENCE = map(metric, ("accuracy", "perplexity", "divergence"))
 SIMULATIONS = 300
 RESAMPLES = 300
 """Of each simulated interval: coverage is averaged over simulations, so that fewer than in a report do."""
@@ -30,27 +33,27 @@ RESAMPLES = 300
 )
 def test_wilson_intervals_are_those_of_newcombe_1998(successes: int, trials: int, low: float, high: float) -> None:
     """Statistics in Medicine 17, 857-872, table I, method 3, printed to four digits."""
-    interval = statistics.wilson(successes, trials)
+    interval = intervals.wilson(successes, trials)
     assert (round(interval.low, 4), round(interval.high, 4)) == (low, high)
 
 
 @given(trials=st.integers(1, 20_000), share=st.floats(0, 1))
 def test_wilson_intervals_are_those_of_statsmodels(trials: int, share: float) -> None:
     successes = round(share * trials)
-    interval = statistics.wilson(successes, trials)
+    interval = intervals.wilson(successes, trials)
     expected = proportion.proportion_confint(successes, trials, 1 - CONFIDENCE, method="wilson")
     assert (interval.low, interval.high) == pytest.approx(expected, rel=1e-9, abs=1e-12)
 
 
 def test_a_proportion_of_nothing_has_no_interval() -> None:
     with pytest.raises(ValueError, match="no trials"):
-        statistics.wilson(0, 0)
+        intervals.wilson(0, 0)
 
 
 @given(lost=st.integers(0, 300), gained=st.integers(0, 300))
 def test_mcnemar_is_the_exact_test_of_statsmodels(lost: int, gained: int) -> None:
     expected = contingency_tables.mcnemar([[50, lost], [gained, 50]], exact=True).pvalue
-    assert statistics.mcnemar(lost, gained) == pytest.approx(expected, rel=1e-9)
+    assert intervals.mcnemar(lost, gained) == pytest.approx(expected, rel=1e-9)
 
 
 def coverage(p_lost: float, p_gained: float, trials: int) -> float:
@@ -60,7 +63,7 @@ def coverage(p_lost: float, p_gained: float, trials: int) -> float:
         chance = stats.binom.pmf(lost, trials, p_lost)
         gains = stats.binom.pmf(np.arange(trials - lost + 1), trials - lost, p_gained / (1 - p_lost)) * chance
         for gained in np.flatnonzero(gains > 1e-9):
-            interval = statistics.paired_proportion_difference(lost, int(gained), trials)
+            interval = intervals.paired_proportion_difference(lost, int(gained), trials)
             covered += gains[gained] * (interval.low <= p_gained - p_lost <= interval.high)
     return float(covered)
 
@@ -83,7 +86,7 @@ def test_the_interval_of_a_change_without_gains_falls_little_short_of_its_claim(
 
 
 def covers_zero(series: Sequence[float]) -> bool:
-    return statistics.block_bootstrap(series, np.ones(len(series)))[0].covers_zero
+    return intervals.block_bootstrap(series, np.ones(len(series)))[0].covers_zero
 
 
 CORRELATION, LENGTH, BLOCK = 0.5, 100, 5
@@ -105,7 +108,7 @@ def test_blocks_cover_the_mean_of_correlated_items_as_often_as_theory_says(
     correlated_series: list[list[float]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Blocks of length b see the variance 1 + 2 sum (1 - k/b) r^k (Künsch, 1989)."""
-    monkeypatch.setattr(statistics, "RESAMPLES", RESAMPLES)
+    monkeypatch.setattr(intervals, "RESAMPLES", RESAMPLES)
     seen = 1 + 2 * sum((1 - lag / BLOCK) * CORRELATION**lag for lag in range(1, BLOCK))
     covered = sum(map(covers_zero, correlated_series))
     assert covered >= fewest(SIMULATIONS, expected_coverage(seen))
@@ -115,7 +118,7 @@ def test_blocks_cover_more_often_than_the_independent_bootstrap(
     correlated_series: list[list[float]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The same values in random order are resampled as if they were independent; a one-sided sign test."""
-    monkeypatch.setattr(statistics, "RESAMPLES", RESAMPLES)
+    monkeypatch.setattr(intervals, "RESAMPLES", RESAMPLES)
     generator = np.random.default_rng(0)
     blocks = [covers_zero(series) for series in correlated_series]
     independent = [covers_zero(generator.permutation(series)) for series in correlated_series]
@@ -126,23 +129,23 @@ def test_blocks_cover_more_often_than_the_independent_bootstrap(
 
 def test_the_bootstrap_repeats_itself() -> None:
     series = factories.autoregressive(40, 0.5, seed=1)
-    assert statistics.block_bootstrap(series, [1] * 40) == statistics.block_bootstrap(series, [1] * 40)
+    assert intervals.block_bootstrap(series, [1] * 40) == intervals.block_bootstrap(series, [1] * 40)
 
 
 @pytest.mark.parametrize(("correlation", "longer"), [(0.0, False), (0.8, True)])
 def test_strong_correlation_takes_longer_blocks(correlation: float, longer: bool) -> None:
     least = round(200 ** (1 / 3))
     lengths = [
-        statistics._block_length(np.array(factories.autoregressive(200, correlation, seed))) for seed in range(100)
+        intervals._block_length(np.array(factories.autoregressive(200, correlation, seed))) for seed in range(100)
     ]
     assert min(lengths) >= least
     assert (np.median(lengths) > least) == longer
 
 
 @pytest.mark.filterwarnings("error")
-@pytest.mark.parametrize("items", range(2, 2 * statistics.FEWEST_CORRELATED))
+@pytest.mark.parametrize("items", range(2, 2 * intervals.FEWEST_CORRELATED))
 def test_few_items_have_an_interval_too(items: int) -> None:
-    interval, _ = statistics.block_bootstrap(factories.autoregressive(items, 0.5, seed=items), np.ones(items))
+    interval, _ = intervals.block_bootstrap(factories.autoregressive(items, 0.5, seed=items), np.ones(items))
     assert interval.low < interval.estimate < interval.high
 
 
@@ -150,22 +153,22 @@ def test_few_items_have_an_interval_too(items: int) -> None:
 def test_the_p_value_of_zero_belongs_to_the_interval(seed: int, change: float) -> None:
     """Up to the interpolation of the quantiles and the one resample that is added to both sides."""
     series = np.array(factories.autoregressive(60, 0.3, seed)) + change
-    interval, p_value = statistics.block_bootstrap(series, np.ones(60))
-    inclusive = 4 / statistics.RESAMPLES
+    interval, p_value = intervals.block_bootstrap(series, np.ones(60))
+    inclusive = 4 / intervals.RESAMPLES
     assert interval.covers_zero or p_value <= 1 - CONFIDENCE + inclusive
     assert not interval.covers_zero or p_value >= 1 - CONFIDENCE - inclusive
 
 
 def test_identical_outcomes_give_no_evidence_of_a_change() -> None:
-    assert statistics.block_bootstrap(np.zeros(60), np.ones(60))[1] == 1
+    assert intervals.block_bootstrap(np.zeros(60), np.ones(60))[1] == 1
     items = factories.perplexities(60)
-    comparison = statistics.compare(items, items, "lower", Margins())
+    comparison = statistics.compare(PERPLEXITY, items, items, Margins())
     assert comparison.identical and comparison.p_value == 1
 
 
 def test_one_item_cannot_be_resampled() -> None:
     with pytest.raises(ValueError, match="1 item cannot be resampled; raise --limit"):
-        statistics.block_bootstrap([1.0], [1])
+        intervals.block_bootstrap([1.0], [1])
 
 
 @pytest.mark.parametrize(
@@ -192,12 +195,12 @@ def test_the_items_to_decide_decide_if_the_change_stays(lost: int, gained: int) 
     """Bonett and Price add a pseudo-count to each cell, which moves the centre: a tenth more is enough."""
     reference = factories.choices(1000, 0.7)
     change = factories.changed_choices(reference, lost=lost, gained=gained)
-    comparison = statistics.compare(reference, change, "higher", Margins())
+    comparison = statistics.compare(ACCURACY, reference, change, Margins())
     if (items := comparison.items_to_decide) is None:
         assert comparison.verdict != "undecided" or comparison.loss.estimate == comparison.margin
     else:
         more = 1.1 * items / 1000
-        interval = statistics.paired_proportion_difference(round(gained * more), round(lost * more), round(1000 * more))
+        interval = intervals.paired_proportion_difference(round(gained * more), round(lost * more), round(1000 * more))
         assert statistics.verdict(interval, comparison.margin) != "undecided"
 
 
@@ -205,7 +208,7 @@ def test_the_items_to_decide_decide_if_the_change_stays(lost: int, gained: int) 
 def test_a_change_of_accuracy_is_that_of_its_flips(lost: int, gained: int) -> None:
     reference = factories.choices(500, 0.6)
     candidate = factories.changed_choices(reference, lost=lost, gained=gained)
-    comparison = statistics.compare(reference, candidate, "higher", Margins())
+    comparison = statistics.compare(ACCURACY, reference, candidate, Margins())
     assert (comparison.lost, comparison.gained) == (lost, gained)
     assert comparison.change.estimate == (gained - lost) / 500
     assert comparison.loss == Interval(
@@ -216,38 +219,44 @@ def test_a_change_of_accuracy_is_that_of_its_flips(lost: int, gained: int) -> No
 def test_a_change_of_perplexity_is_that_of_its_logarithm() -> None:
     reference = factories.perplexities(100)
     candidate = factories.changed_perplexities(reference, change=0.02)
-    comparison = statistics.compare(reference, candidate, "lower", Margins())
+    comparison = statistics.compare(PERPLEXITY, reference, candidate, Margins())
     values = [math.exp(sum(items.nats) / sum(items.units)) for items in (reference, candidate)]
     assert comparison.change.estimate == pytest.approx(math.log(values[1] / values[0]), rel=1e-9)
     assert comparison.loss == comparison.change
 
 
 def test_a_perplexity_is_inside_its_interval() -> None:
-    record = factories.record(factories.PERPLEXITY, items=factories.perplexities(100))
-    interval = statistics.value_interval(record)
-    assert interval.low < record.value < interval.high
-    assert interval.estimate == pytest.approx(record.value, rel=1e-12)
-
-
-def test_a_record_without_items_has_no_interval() -> None:
-    record = factories.record(factories.DIRECT, outcome="skipped", reason="no dataset")
-    with pytest.raises(ValueError, match="holds no items: skipped, no dataset"):
-        statistics.value_interval(record)
+    items = factories.perplexities(100)
+    interval = PERPLEXITY.interval(items)
+    assert interval.low < PERPLEXITY.value(items) < interval.high
+    assert interval.estimate == pytest.approx(PERPLEXITY.value(items), rel=1e-12)
 
 
 @pytest.mark.parametrize(
-    ("reference", "candidate", "message"),
+    ("measure", "reference", "candidate", "message"),
     [
-        (factories.choices(100, 0.5), factories.choices(99, 0.5), "measure both on the same items"),
-        (factories.choices(100, 0.5), factories.perplexities(100), "100 Choices cannot be paired with 100 Perplex"),
-        (factories.perplexities(100), factories.perplexities(100, seed=1), "measure both with the same tokenizer"),
-        (factories.divergences(100), factories.divergences(100), "Divergences has no paired comparison"),
+        (ACCURACY, factories.choices(100, 0.5), factories.choices(99, 0.5), "measure both on the same items"),
+        (
+            ACCURACY,
+            factories.choices(100, 0.5),
+            factories.perplexities(100),
+            "100 Choices cannot be paired with 100 Perplex",
+        ),
+        (
+            PERPLEXITY,
+            factories.perplexities(100),
+            factories.perplexities(100, seed=1),
+            "measure both with the same tokenizer",
+        ),
+        (DIVERGENCE, factories.divergences(100), factories.divergences(100), "divergence has no paired comparison"),
     ],
     ids=["number", "kind", "units", "drift"],
 )
-def test_what_is_not_of_the_same_items_is_not_compared(reference: Items, candidate: Items, message: str) -> None:
+def test_what_is_not_of_the_same_items_is_not_compared(
+    measure: Metric, reference: Items, candidate: Items, message: str
+) -> None:
     with pytest.raises(ValueError, match=message):
-        statistics.compare(reference, candidate, "higher", Margins())
+        statistics.compare(measure, reference, candidate, Margins())
 
 
 def answers(correct: Sequence[bool]) -> Choices:
@@ -265,39 +274,43 @@ def candidates(draw: st.DrawFn) -> list[Choices]:
 @given(items=candidates(), data=st.data())
 def test_ranks_do_not_depend_on_the_order_given(items: list[Choices], data: st.DataObject) -> None:
     order = data.draw(st.permutations(range(len(items))))
-    ranks = statistics.shared_ranks(items, "higher")
-    assert statistics.shared_ranks([items[i] for i in order], "higher") == [ranks[i] for i in order]
+    ranks = statistics.shared_ranks(ACCURACY, items)
+    assert statistics.shared_ranks(ACCURACY, [items[i] for i in order]) == [ranks[i] for i in order]
 
 
 @given(items=candidates())
 def test_ranks_are_one_more_than_the_number_of_candidates_in_better_groups(items: list[Choices]) -> None:
-    ranks = statistics.shared_ranks(items, "higher")
+    ranks = statistics.shared_ranks(ACCURACY, items)
     assert all(rank == 1 + sum(other < rank for other in ranks) for rank in ranks)
 
 
 @given(items=candidates())
 def test_no_candidate_ranks_before_one_with_more_right_answers(items: list[Choices]) -> None:
-    by_rank = sorted(zip(statistics.shared_ranks(items, "higher"), [-sum(i.correct) for i in items], strict=True))
+    by_rank = sorted(zip(statistics.shared_ranks(ACCURACY, items), [-sum(i.correct) for i in items], strict=True))
     assert all(a[0] == b[0] or a[1] <= b[1] for a, b in itertools.pairwise(by_rank))
 
 
-@pytest.mark.parametrize("items", [factories.choices(50, 0.7), factories.perplexities(50)], ids=["choices", "text"])
-def test_identical_outcomes_share_the_first_rank(items: Items) -> None:
-    assert statistics.shared_ranks([items] * 4, "higher") == [1, 1, 1, 1]
+@pytest.mark.parametrize(
+    ("measure", "items"),
+    [(ACCURACY, factories.choices(50, 0.7)), (PERPLEXITY, factories.perplexities(50))],
+    ids=["choices", "text"],
+)
+def test_identical_outcomes_share_the_first_rank(measure: Metric, items: Items) -> None:
+    assert statistics.shared_ranks(measure, [items] * 4) == [1, 1, 1, 1]
 
 
 def test_well_separated_accuracies_have_ranks_of_their_own() -> None:
     items = [factories.choices(1000, accuracy) for accuracy in (0.5, 0.9, 0.3, 0.7)]
-    assert statistics.shared_ranks(items, "higher") == [3, 1, 4, 2]
+    assert statistics.shared_ranks(ACCURACY, items) == [3, 1, 4, 2]
 
 
 def test_well_separated_perplexities_have_ranks_of_their_own() -> None:
     reference = factories.perplexities(100)
     items = [factories.changed_perplexities(reference, change=change) for change in (0.1, 0.0, 0.3, 0.2)]
-    assert statistics.shared_ranks(items, "lower") == [2, 1, 4, 3]
+    assert statistics.shared_ranks(PERPLEXITY, items) == [2, 1, 4, 3]
 
 
 def test_what_cannot_be_told_from_the_first_of_its_group_shares_its_rank() -> None:
     reference = factories.choices(1000, 0.7)
     items = [factories.changed_choices(reference, lost=lost, gained=10) for lost in (10, 14, 80, 84)]
-    assert statistics.shared_ranks(items, "higher") == [1, 1, 3, 3]
+    assert statistics.shared_ranks(ACCURACY, items) == [1, 1, 3, 3]

@@ -15,7 +15,7 @@ from quantsuite.adapters.loading import load_model
 from quantsuite.records import Choices, Perplexities
 from quantsuite.scheme import Scheme
 from quantsuite.session import Cell, Session
-from quantsuite.tasks import TASKS, Sources
+from quantsuite.tasks import Sources, select_tasks
 from quantsuite.tiny import embedded_folder, world
 from quantsuite.tiny.outliers import inject_outliers
 from quantsuite.tiny.world import SUBJECTS, World
@@ -97,7 +97,8 @@ def tiny() -> Session:
 
 def measure(session: Session, task: str, scheme: str) -> Perplexities | Choices:
     execution = None if scheme == "bf16" else "simulated"
-    return session.measure(Cell(task=TASKS[task], scheme=Scheme.parse(scheme), execution=execution), "test").items
+    (chosen,) = select_tasks([task])
+    return session.measure(Cell(task=chosen, scheme=Scheme.parse(scheme), execution=execution), "test").items
 
 
 def excess(items: Perplexities) -> float:

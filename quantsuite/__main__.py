@@ -1,4 +1,4 @@
-"""The command line: ``python -m quantsuite run``, ``report RUN...`` and ``gate RUN... --baseline FILE``."""
+"""The command line: ``python -m quantsuite run``, ``report RUN...``, ``gate RUN... --baseline FILE``, ``convert``."""
 
 from __future__ import annotations
 
@@ -8,11 +8,14 @@ from pathlib import Path
 
 from rich.console import Console
 
+from quantsuite.contrasts import ContrastError, check_contrasts, parse_contrast
+from quantsuite.convert import convert
+from quantsuite.facets import FIELDS
 from quantsuite.gate import gate, gate_against_reference
-from quantsuite.margins import MODES
+from quantsuite.margins import MODES, MarginError, Margins
 from quantsuite.options import RunOptions, add_options
 from quantsuite.reading import read_run, read_runs
-from quantsuite.records import RecordError
+from quantsuite.records import RecordError, Run
 from quantsuite.reporting import gate_summary, terminal_summary, write_report
 
 SUITES = ("accuracy", "numerics", "conformance")
@@ -24,14 +27,25 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("run", help=f"[{'|'.join(SUITES)}] [options]: as pytest --pyargs quantsuite.accuracy")
     report = commands.add_parser("report", help="write report.md and report.html")
     report.add_argument("--output", type=Path, default=Path("reports"), help="folder (default: reports)")
+    report.add_argument(
+        "--contrast",
+        action="append",
+        default=[],
+        metavar="'A vs B'",
+        help="compare pair by pair, such as 'scheme=int8-row vs scheme=fp8-row'; fields: "
+        f"{', '.join(FIELDS)}; may be repeated",
+    )
     check = commands.add_parser("gate", help="compare a run with baselines; exit 1 unless it passes")
     check.add_argument(
         "--baseline", required=True, help="run file of reviewed records, or bf16: the run's own reference"
     )
     check.add_argument("--mode", choices=MODES, default="worse", help="strict also fails on undecided cells")
+    change = commands.add_parser("convert", help="write run files of older versions as one of this")
+    change.add_argument("old", type=Path, nargs="+", help="run files")
+    change.add_argument("new", type=Path, help="run file that is not there yet")
     for command in (report, check):
         command.add_argument("runs", type=Path, nargs="+", help="run files")
-        add_options(command.add_argument, only=("accuracy_margin", "perplexity_margin"))
+        add_options(command.add_argument, only=("accuracy_margin", "perplexity_margin", "margin"))
     return parser
 
 
@@ -50,6 +64,17 @@ def _run(arguments: list[str]) -> int:
     return int(pytest.main(["--noconftest", "--pyargs", f"quantsuite.{suite}", "-W", known, *arguments]))
 
 
+def _report(run: Run, folder: Path, margins: Margins, texts: list[str]) -> int:
+    """Raises ContrastError if a contrast is none, or has no pair in the run."""
+    contrasts = [parse_contrast(text) for text in texts]
+    check_contrasts(run.records, contrasts)
+    if run.records:
+        Console().print(terminal_summary(run.records, margins, contrasts))
+    for path in write_report(run, folder, margins=margins, contrasts=contrasts):
+        print(path)
+    return 0
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run a command; returns the exit status: 0, 1 if a gate failed, 2 on bad input, that of pytest for ``run``."""
     arguments = sys.argv[1:] if arguments is None else arguments
@@ -57,24 +82,24 @@ def main(arguments: list[str] | None = None) -> int:
         return _run(arguments[1:])
     options = _parser().parse_args(arguments)
     margins = RunOptions.read(options).margins
-    console = Console()
     try:
-        run = read_runs(options.runs)
-        if options.command == "report":
-            if run.records:
-                console.print(terminal_summary(run.records, margins))
-            for path in write_report(run, options.output, margins=margins):
-                print(path)
+        if options.command == "convert":
+            print(f"{options.new}: {convert(options.old, options.new):,} records")
             return 0
+        run = read_runs(options.runs)
+        if run.records:
+            margins.check(record.metric for record in run.records)
+        if options.command == "report":
+            return _report(run, options.output, margins, options.contrast)
         if options.baseline == "bf16":
             result = gate_against_reference(run.records, mode=options.mode, margins=margins)
         else:
             baseline = read_run(Path(options.baseline), purpose="baseline").records
             result = gate(run.records, baseline, mode=options.mode, margins=margins)
-    except RecordError as error:
+    except (RecordError, ContrastError, MarginError) as error:
         print(error, file=sys.stderr)
         return 2
-    console.print(gate_summary(result))
+    Console().print(gate_summary(result))
     return 0 if result.passed else 1
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import pytest
 
-from quantsuite.merging import with_numerics, with_records
+from quantsuite.lines import decode_line
 from quantsuite.options import RunOptions
 from quantsuite.reading import ContentError, read_run
-from quantsuite.records import ERROR, PROPERTY, RECORD, ErrorPoint, PropertyResult, Record, RecordError, Run
+from quantsuite.records import RESULT, ErrorPoint, Key, PropertyResult, Record, RecordError, Result, Run
 from quantsuite.runfile import RunFile
 from quantsuite.tiny import embedded_baseline
 
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
     from quantsuite.gate import GateResult
 
 NOT_RUN = ("not supported", "not applicable")
-NUMERICS = {PROPERTY: PropertyResult, ERROR: ErrorPoint}
 BASELINES = Path("reports/baselines")
 EARLIER = pytest.StashKey[Run]()
 NUMERICS_INTERVAL = 1.0
@@ -48,31 +46,36 @@ def earlier_run(config: pytest.Config) -> Run:
     return config.stash[EARLIER]
 
 
+def results_of(report: pytest.TestReport) -> list[Result]:
+    """What a test measured, attached to its report as lines of a run file."""
+    return [decode_line(value) for name, value in report.user_properties if name == RESULT]
+
+
 class Output:
     """The run file of a pytest run.  What cannot be written ends the run with one line, told once.
 
     Args:
         file: where it is written.
-        change: what makes the file's new content of what it holds.
         interval: seconds between two writes, at least; what comes sooner waits for the next.
     """
 
-    def __init__(self, file: RunFile, change: Callable[[Run], Run], *, interval: float = 0.0) -> None:
-        self._file, self._change, self._interval = file, change, interval
-        self._pending, self._written_at = False, -math.inf
-        self._told = ""
+    def __init__(self, file: RunFile, *, interval: float = 0.0) -> None:
+        self._file, self._interval = file, interval
+        self._pending: list[Result] = []
+        self._written_at, self._told = -math.inf, ""
 
     @property
-    def set_aside(self) -> list[Path]:
-        return self._file.set_aside
+    def moved(self) -> list[Path]:
+        """What could not be read, where it is now."""
+        return self._file.moved
 
-    def changed(self) -> None:
-        """Write what is new, if it is time.
+    def add(self, result: Result) -> None:
+        """Append what is new, if it is time.
 
         Raises:
             pytest.exit.Exception: if it cannot be written, since what is measured from here on would be lost.
         """
-        self._pending = True
+        self._pending.append(result)
         if time.monotonic() - self._written_at < self._interval:
             return
         try:
@@ -82,7 +85,7 @@ class Output:
             pytest.exit(self._told)
 
     def finish(self, session: pytest.Session) -> None:
-        """Write what waits, or what an interrupt or an error kept from being written."""
+        """Append what waits, or what an interrupt or an error kept from being written."""
         if not self._pending:
             return
         try:
@@ -93,51 +96,43 @@ class Output:
                 session.config.get_terminal_writer().line(str(error))
 
     def _write(self) -> None:
-        self._file.update(self._change)
-        self._pending, self._written_at = False, time.monotonic()
+        self._file.append(self._pending)
+        self._pending, self._written_at = [], time.monotonic()
 
 
 class NumericsCollector:
     """Gathers checked properties and measured errors from test reports, and writes them as they come.
 
-    Earlier ones are kept if this run did not repeat them; a file that cannot be read is set aside.
+    A file that cannot be read is moved aside.
     """
 
     def __init__(self, options: RunOptions) -> None:
         self._path = options.numerics_output
-        self._output = Output(
-            RunFile(self._path, move_unreadable=True, option="--numerics-output"),
-            lambda run: with_numerics(run, self._properties.values(), self._errors.values()),
-            interval=NUMERICS_INTERVAL,
-        )
+        file = RunFile(self._path, move_unreadable=True, option="--numerics-output")
+        self._output = Output(file, interval=NUMERICS_INTERVAL)
         self._chosen = options.kernel
         self._not_run: dict[str, str | None] = {}
-        self._properties: dict[tuple[str, ...], PropertyResult] = {}
-        self._errors: dict[tuple[object, ...], ErrorPoint] = {}
+        self._results: dict[object, PropertyResult | ErrorPoint] = {}
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        if report.when != "call":
-            return
-        for name, value in report.user_properties:
-            if name in NUMERICS:
-                found = msgspec.json.decode(value, type=NUMERICS[name])
-                kept: dict[Any, Any] = self._properties if isinstance(found, PropertyResult) else self._errors
-                kept[found.key] = found
-                self._output.changed()
+        for found in results_of(report) if report.when == "call" else ():
+            if not isinstance(found, Record):
+                self._results[found.key] = found
+                self._output.add(found)
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
-        if not (self._properties or self._errors):
+        if not self._results:
             return
         self._output.finish(session)
-        results = self._properties.values()
+        results = [result for result in self._results.values() if isinstance(result, PropertyResult)]
         ran = {result.contestant for result in results if result.outcome not in NOT_RUN}
         self._not_run = {result.contestant: result.reason for result in results if result.contestant not in ran}
         if self._chosen and results and not ran and session.exitstatus == pytest.ExitCode.OK:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
-        if self._properties or self._errors:
+        if self._results:
             terminalreporter.write_line(f"numerics: {self._path}\nreport:   python -m quantsuite report {self._path}")
         for name, reason in self._not_run.items() if self._chosen else ():
             terminalreporter.write_line(f"no check of {name} ran: {reason}")
@@ -153,24 +148,23 @@ class Collector:
     def __init__(self, config: pytest.Config) -> None:
         self._config, self._options = config, RunOptions.read(config.option)
         self._path = self._options.output
-        self._output = Output(
-            RunFile(self._path, move_unreadable=self._options.fresh),
-            lambda run: with_records(run, self.records.values()),
-        )
+        self._output = Output(RunFile(self._path, move_unreadable=self._options.fresh))
         self._baseline = _baseline(self._options)
-        self.records: dict[tuple[str, str, str, str], Record] = {}
+        self.records: dict[Key, Record] = {}
         self.gate: GateResult | None = None
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        found = [value for name, value in report.user_properties if name == RECORD]
-        if not found or report.when == "teardown" or (report.when == "setup" and report.passed):
+        if report.when == "teardown" or (report.when == "setup" and report.passed):
             return
-        record = msgspec.json.decode(found[-1], type=Record)
+        found = [result for result in results_of(report) if isinstance(result, Record)]
+        if not found:
+            return
+        record = found[-1]
         if record.items is None or not report.passed:
             outcome = "unsupported" if record.outcome == "unsupported" else _outcome(report)
             record = msgspec.structs.replace(record, outcome=outcome, reason=_reason(report, record))
-        self.records[record.cell] = record
-        self._output.changed()
+        self.records[record.key] = record
+        self._output.add(record)
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
@@ -195,13 +189,12 @@ class Collector:
         return any(record.measured for record in self.records.values())
 
     @cached_property
-    def _earlier(self) -> set[tuple[object, ...]]:
-        earlier = () if self._options.fresh else earlier_run(self._config).records
-        return {(record.cell, record.created, record.seconds) for record in earlier}
+    def _earlier(self) -> list[Record]:
+        return [] if self._options.fresh else earlier_run(self._config).records
 
     def is_reused(self, record: Record) -> bool:
         """Whether an earlier run measured it."""
-        return record.measured and (record.cell, record.created, record.seconds) in self._earlier
+        return record.measured and record in self._earlier
 
     def notes(self) -> list[str]:
         """Lines on what was written and where it came from."""
@@ -209,7 +202,7 @@ class Collector:
         lines = [f"records: {self._path}", f"report:  python -m quantsuite report {self._path}"] if self.records else []
         if reused:
             lines.append(f"reused:  {reused} of {len(self.records)} records of an earlier run; --fresh measures anew")
-        lines += [f"earlier: {path}, with records that this run replaced" for path in self._output.set_aside]
+        lines += [f"moved:   {path}, which could not be read" for path in self._output.moved]
         if self.records and not self._measured:
             lines.append("nothing was measured")
         return lines
@@ -234,7 +227,7 @@ def _baseline(options: RunOptions) -> list[Record] | None:
 
 def _default_baseline(model: str) -> Path:
     """The reviewed file of the folder's own, or that of an embedded model."""
-    own = BASELINES / f"{Path(model).name}.json"
+    own = BASELINES / f"{Path(model).name}.jsonl"
     shipped = embedded_baseline(model)
     return shipped if shipped is not None and not own.exists() else own
 

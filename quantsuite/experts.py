@@ -6,7 +6,7 @@ a linear layer is: gate and up separately, as checkpoints hold them, so that a t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -14,8 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from quantsuite.layer import QuantizedLinear, UnsupportedError
-from quantsuite.scheme import Execution, Scheme
+from quantsuite.layer import UnsupportedError
 
 Matrix = tuple[Tensor, Tensor | None]
 """A weight ``[N, K]`` and its bias ``[N]``."""
@@ -170,39 +169,20 @@ def mix(
 
 
 class QuantizedExperts(nn.Module):
-    """A fused experts module with a :class:`~quantsuite.layer.QuantizedLinear` for each matrix of each expert.
+    """A fused experts module with a layer of its own for each matrix of each expert.
 
     Args:
         fused: the module.
-        scheme: what to quantize.
-        execution: simulated or real.
-
-    Raises:
-        UnsupportedError: if the scheme cannot be executed so on the weights' device.
-        ValueError: naming expert and matrix, if it is not finite or a group does not divide its K.
+        build: the layer of a matrix, of its name, such as ``3.gate_proj``, weight ``[N, K]`` and bias.
     """
 
-    def __init__(self, fused: FusedExperts, scheme: Scheme, execution: Execution) -> None:
+    def __init__(self, fused: FusedExperts, build: Callable[[str, Tensor, Tensor | None], nn.Module]) -> None:
         super().__init__()
         self._activate = fused.activate
         self.experts = nn.ModuleList(
-            nn.ModuleList(self._layers(fused.matrices(expert).items(), expert, scheme, execution))
+            nn.ModuleList(build(f"{expert}.{name}", *matrix) for name, matrix in fused.matrices(expert).items())
             for expert in range(len(fused))
         )
-
-    @staticmethod
-    def _layers(
-        matrices: Iterable[tuple[str, Matrix]], expert: int, scheme: Scheme, execution: Execution
-    ) -> list[QuantizedLinear]:
-        layers = []
-        for name, (weight, bias) in matrices:
-            try:
-                layers.append(QuantizedLinear(weight.contiguous(), bias, scheme, execution).freeze())
-            except UnsupportedError:
-                raise
-            except ValueError as error:
-                raise ValueError(f"expert {expert}, {name}: {error}") from error
-        return layers
 
     def forward(self, hidden: Tensor, index: Tensor, shares: Tensor) -> Tensor:
         """See :func:`mix`."""

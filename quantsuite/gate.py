@@ -6,9 +6,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from quantsuite.margins import Mode
+from quantsuite.margins import Margins, Mode
 from quantsuite.records import Record, differences
-from quantsuite.statistics import Comparison, Margins, compare
+from quantsuite.statistics import Comparison, compare
 
 Status = Literal["pass", "worse", "undecided", "absent", "not measured", "not comparable"]
 
@@ -56,7 +56,7 @@ def check_cell(candidate: Record | None, baseline: Record, margins: Margins) -> 
     def result(status: Status, reason: str | None = None, comparison: Comparison | None = None) -> Check:
         return Check(
             label=baseline.subject.label,
-            metric=baseline.metric.name,
+            metric=baseline.task.name,
             status=status,
             reason=reason,
             comparison=comparison,
@@ -71,7 +71,7 @@ def check_cell(candidate: Record | None, baseline: Record, margins: Margins) -> 
     if different := differences(candidate, baseline):
         return result("not comparable", "; ".join(different))
     try:
-        comparison = compare(baseline.items, candidate.items, baseline.metric.better, margins)
+        comparison = compare(baseline.metric, baseline.items, candidate.items, margins)
     except ValueError as error:
         return result("not comparable", str(error))
     if comparison.verdict == "equivalent or better":
@@ -99,9 +99,12 @@ def gate(
         mode: ``worse`` fails on cells that are worse; ``strict`` also on undecided ones.
         margins: the losses that count as none.
     """
-    cells = {record.cell: record for record in records}
+    cells: dict[tuple[object, ...], Record] = {record.cell: record for record in records}
+    cells |= {record.key: record for record in records}
     margins = margins or Margins()
-    checks = [check_cell(cells.get(baseline.cell), baseline, margins) for baseline in baselines]
+    checks = [
+        check_cell(cells.get(baseline.key, cells.get(baseline.cell)), baseline, margins) for baseline in baselines
+    ]
     return GateResult(checks=tuple(checks), mode=mode)
 
 
@@ -109,17 +112,17 @@ def gate_against_reference(
     records: Sequence[Record], *, mode: Mode = "worse", margins: Margins | None = None
 ) -> GateResult:
     """Compare every quantized cell with the reference of the same model and metric in the same run."""
-    references = {record.cell[:2]: record for record in records if record.subject.is_reference}
+    references = {record.key: record for record in records if record.subject.is_reference}
     margins = margins or Margins()
     checks = []
     for record in records:
         if record.subject.is_reference:
             continue
-        reference = references.get(record.cell[:2])
+        reference = references.get(record.key.reference)
         if reference is None:
             check = Check(
                 label=record.subject.label,
-                metric=record.metric.name,
+                metric=record.task.name,
                 status="absent",
                 reason="the run has no bf16 of this model and metric; add bf16 to --scheme",
             )

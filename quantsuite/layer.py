@@ -26,12 +26,8 @@ __all__ = ["QuantizedLinear", "UnsupportedError", "check_supported"]
 
 def check_supported(scheme: Scheme, execution: Execution, device: torch.device | str, kernel: Any = None) -> None:
     """Raise :class:`UnsupportedError` if a linear layer cannot run a scheme on a device, by a kernel or any."""
-    if scheme.method is not None:
-        raise UnsupportedError(f"{scheme}: no method {scheme.method!r} is available; drop @{scheme.method}")
     if scheme.kv_cache is not None:
         raise UnsupportedError(f"{scheme}: this engine has no quantized KV cache; drop +kv-{scheme.kv_cache}")
-    if scheme.activation is not None and not scheme.activation.dynamic:
-        raise UnsupportedError(f"{scheme}: static activation scales need calibration; drop -static")
     if execution == "real" and scheme.weight is not None:
         if kernel is not None:
             dispatch.require(kernel, scheme, str(device))

@@ -45,6 +45,13 @@ def _margin(text: str) -> float:
     return value
 
 
+def _named_margin(text: str) -> tuple[str, float]:
+    name, _, margin = text.rpartition("=")
+    if not name.strip():
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE; use for example 'match rate=0.02'")
+    return name.strip(), _margin(margin)
+
+
 def _seconds(text: str) -> float:
     try:
         seconds = float(text)
@@ -61,15 +68,29 @@ def _text(text: str) -> str:
     return text
 
 
+def _place(text: str) -> tuple[str, str]:
+    name, _, place = text.partition("=")
+    if not name.strip() or not place.strip():
+        raise argparse.ArgumentTypeError(f"{text!r} is no NAME=PLACE; give for example piqa=./piqa")
+    return name.strip(), place.strip()
+
+
 def _path(text: str) -> Path:
     return Path(_text(text))
 
 
 _KEYWORDS: dict[str, dict[str, Any]] = {
     "model": {"type": _text, "help": "hub id, checkpoint folder, tiny, or tiny-outliers (default: tiny)"},
+    "engine": {
+        "type": _text,
+        "help": "what runs the model: transformers, or an installed package's (default: transformers)",
+    },
     "scheme": {"type": _names, "help": "schemes, separated by commas (default: all, the catalogue)"},
     "execution": {"type": _executions, "help": "simulated, real, or both (default: simulated,real)"},
-    "task": {"type": _names, "help": "tasks, separated by commas, such as wikitext2/window2048,mmlu"},
+    "task": {
+        "type": _names,
+        "help": "tasks, separated by commas: names such as wikitext2/window2048, families such as mmlu, files.toml",
+    },
     "limit": {"type": _limit, "help": "questions drawn, or first windows taken; 0 for all (default: 0)"},
     "seed": {"type": int, "help": "seed of the draw of questions and of random tensors (default: 42)"},
     "device": {"type": _text, "help": "as torch names it (default: cuda if there is one, else cpu)"},
@@ -77,10 +98,16 @@ _KEYWORDS: dict[str, dict[str, Any]] = {
     "include_head": {"action": "store_true", "help": "quantize the output head too"},
     "wikitext": {"type": _text, "help": "WikiText-2: hub id or folder of a local copy"},
     "mmlu": {"type": _text, "help": "MMLU: hub id or folder of a local copy"},
-    "output": {"type": _path, "help": "run file (default: reports/accuracy.json)"},
+    "dataset": {
+        "action": "append",
+        "type": _place,
+        "metavar": "NAME=PLACE",
+        "help": "any task's dataset by its name, such as piqa=./piqa: hub id or local folder; may be repeated",
+    },
+    "output": {"type": _path, "help": "run file (default: reports/accuracy.jsonl)"},
     "numerics_output": {
         "type": _path,
-        "help": "run file of checked properties and measured errors (default: reports/numerics.json)",
+        "help": "run file of checked properties and measured errors (default: reports/numerics.jsonl)",
     },
     "fresh": {"action": "store_true", "help": "measure everything anew instead of reusing finished records"},
     "gate": {
@@ -91,10 +118,17 @@ _KEYWORDS: dict[str, dict[str, Any]] = {
     },
     "baseline": {
         "type": _text,
-        "help": "of the gate: run file, or bf16 (default: reports/baselines/<model>.json, or the embedded model's own)",
+        "help": "of the gate: run file, or bf16 "
+        "(default: reports/baselines/<model>.jsonl, or the embedded model's own)",
     },
     "accuracy_margin": {"type": _margin, "help": "loss of accuracy that counts as none (0.01)"},
     "perplexity_margin": {"type": _margin, "help": "rise of ln perplexity that counts as none (0.01)"},
+    "margin": {
+        "type": _named_margin,
+        "action": "append",
+        "metavar": "NAME=VALUE",
+        "help": "the same of any metric, by its name, in the unit of its changes; may be repeated",
+    },
     "kernel": {
         "action": "append",
         "help": "contestants under test: path.py, path.py:name, package.module or package.module:name; may be repeated "
@@ -115,6 +149,7 @@ class RunOptions:
     """
 
     model: str = "tiny"
+    engine: str = "transformers"
     scheme: Sequence[str] = ("all",)
     execution: Sequence[str] = EXECUTIONS
     task: Sequence[str] | None = None
@@ -123,21 +158,33 @@ class RunOptions:
     device: str = "auto"
     dtype: str = DTYPES[0]
     include_head: bool = False
-    wikitext: str = "Salesforce/wikitext"
-    mmlu: str = "cais/mmlu"
-    output: Path = Path("reports/accuracy.json")
-    numerics_output: Path = Path("reports/numerics.json")
+    wikitext: str | None = None
+    mmlu: str | None = None
+    dataset: Sequence[tuple[str, str]] = ()
+    output: Path = Path("reports/accuracy.jsonl")
+    numerics_output: Path = Path("reports/numerics.jsonl")
     fresh: bool = False
     gate: Mode | None = None
     baseline: str | None = None
-    accuracy_margin: float = Margins().accuracy
-    perplexity_margin: float = Margins().log_perplexity
+    accuracy_margin: float | None = None
+    perplexity_margin: float | None = None
+    margin: Sequence[tuple[str, float]] = ()
     kernel: Sequence[str] = ()
     check_timeout: float = 120.0
 
     @property
     def margins(self) -> Margins:
-        return Margins(accuracy=self.accuracy_margin, log_perplexity=self.perplexity_margin)
+        options = {"accuracy": self.accuracy_margin, "perplexity": self.perplexity_margin}
+        return Margins(
+            of_options={name: margin for name, margin in options.items() if margin is not None},
+            of_names=dict(self.margin),
+        )
+
+    @property
+    def places(self) -> dict[str, str]:
+        """Where datasets are read from, by name, where it is not the task's own place."""
+        short = {"wikitext2": self.wikitext, "mmlu": self.mmlu}
+        return {name: place for name, place in short.items() if place} | dict(self.dataset)
 
     @classmethod
     def read(cls, namespace: Any) -> RunOptions:

@@ -13,10 +13,11 @@ import msgspec
 import pytest
 
 from quantsuite.collector import Collector, NumericsCollector, earlier_run
+from quantsuite.lines import encode_line
 from quantsuite.options import PREFIX, RunOptions, add_options
 from quantsuite.progress import Progress
 from quantsuite.quiet import quiet
-from quantsuite.records import ERROR, RECORD, ErrorPoint, Record
+from quantsuite.records import RESULT, ErrorPoint, Record
 from quantsuite.refusal import refusal, refused
 
 if TYPE_CHECKING:
@@ -217,7 +218,7 @@ def measured(cell: Cell, quantsuite_session: Session, request: pytest.FixtureReq
     from quantsuite.linear import UnsupportedError
 
     def attach(record: Record) -> Record:
-        request.node.user_properties.append((RECORD, msgspec.json.encode(record).decode()))
+        request.node.user_properties.append((RESULT, encode_line(record).decode()))
         return record
 
     test = request.node.nodeid
@@ -241,7 +242,7 @@ def measured_so_far(request: pytest.FixtureRequest) -> list[Record]:
 @pytest.fixture
 def record_error(request: pytest.FixtureRequest) -> Callable[[ErrorPoint], None]:
     """Attaches a measured error to the test's report."""
-    return lambda point: request.node.user_properties.append((ERROR, msgspec.json.encode(point).decode()))
+    return lambda point: request.node.user_properties.append((RESULT, encode_line(point).decode()))
 
 
 def _in_one_line(config: pytest.Config, error: Exception) -> ValueError:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Sequence
 
-from quantsuite.adapters.loading import context_length
+from quantsuite.engine.registry import context_length
 from quantsuite.options import RunOptions
 from quantsuite.records import Record
 from quantsuite.runfile import RunFile
 from quantsuite.session import Cell, Session, make_cells, parse_schemes
-from quantsuite.tasks import TASKS, Sources, Task, default_tasks, select_tasks
+from quantsuite.tasks import Sources, Task, default_tasks, select_tasks, shipped_tasks
 
 
 class RunError(ValueError):
@@ -20,22 +21,34 @@ def plan_cells(options: RunOptions) -> list[Cell]:
     """The cells of a run, scheme by scheme; of the model only the configuration is read.
 
     Raises:
-        ValueError: if a scheme or a task is unknown.
-        CheckpointError: if the model is not to be had.
-        RunError: if the model's context cannot hold a task that was named.
+        ValueError: if a scheme, a task or the engine is unknown, or the model is not to be had.
+        RunError: if the model's context cannot hold a task that was named, or no task has a dataset that was.
     """
     pairs = parse_schemes(options.scheme, options.execution)
     named = select_tasks(options.task) if options.task else None
-    context = context_length(options.model)
+    context = context_length(options.engine, options.model)
     tasks = default_tasks(options.model, context) if named is None else named
+    _require_datasets(options, tasks)
     for task in tasks:
         _require_context(task, task.context, context, options.model)
     return make_cells(tasks, pairs)
 
 
+def _require_datasets(options: RunOptions, tasks: Sequence[Task]) -> None:
+    """``--dataset`` names datasets of tasks."""
+    known = dict.fromkeys(task.dataset.name for task in [*tasks, *shipped_tasks().values()])
+    for name, place in options.dataset:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {close[0]!r}? " if close else ""
+            raise RunError(f"--dataset {name}={place}: no task has a dataset {name!r}; {hint}known: {', '.join(known)}")
+
+
 def _require_context(task: Task, needed: int, context: int | None, model: str) -> None:
     if context is not None and needed > context:
-        fitting = [name for name, other in TASKS.items() if other.context <= context and other.kind == task.kind]
+        fitting = [
+            name for name, other in shipped_tasks().items() if other.context <= context and other.kind == task.kind
+        ]
         raise RunError(
             f"{task.name} reads {needed:,} tokens at once, the context of {model} holds {context:,}; "
             f"use --task {','.join(fitting) or 'of another kind'}"
@@ -53,21 +66,21 @@ def open_session(options: RunOptions, cells: Sequence[Cell], *, finished: Sequen
     Raises:
         RecordError: if the output cannot be written.
         RunError: if a scheme or a task that was named does not fit the model.
-        ValueError: if the device is not there.
-        CheckpointError: if the model cannot be loaded.
+        ValueError: if the device is not there, or the model cannot be loaded.
         DataError: if a dataset is not to be had.
     """
     RunFile(options.output).check_writable()
     session = Session(
         options.model,
+        engine=options.engine,
         device=options.device,
         dtype=options.dtype,
-        sources=Sources(wikitext=options.wikitext, mmlu=options.mmlu, limit=options.limit, seed=options.seed),
+        sources=Sources(places=options.places, limit=options.limit, seed=options.seed),
         include_head=options.include_head,
         finished=finished,
     )
-    if any(cell.execution for cell in cells):
-        _ = session.unquantized
+    if quantized := next((cell for cell in cells if cell.execution), None):
+        session.unquantized(quantized.scheme)
     named = parse_schemes([name for name in options.scheme if name != "all"], options.execution)
     for scheme in dict.fromkeys(scheme for scheme, _ in named):
         reasons = [session.misfit(scheme, execution) for each, execution in named if each == scheme]

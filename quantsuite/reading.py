@@ -4,23 +4,15 @@ from __future__ import annotations
 
 import re
 import stat
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
 import msgspec
 
-from quantsuite.items import disagreement
-from quantsuite.records import (
-    SCHEMA_VERSION,
-    ErrorPoint,
-    PropertyResult,
-    Record,
-    RecordError,
-    Run,
-    differences_with_model,
-)
+from quantsuite.lines import decode_line
+from quantsuite.metrics import disagreement
+from quantsuite.records import SCHEMA_VERSION, Key, Record, RecordError, Result, Run, differences_with_model
 
 Purpose = Literal["report", "output", "baseline"]
 """What a run file is read for: an argument of a command, a run's output that is continued, or a reviewed baseline."""
@@ -35,29 +27,33 @@ _DAMAGED: dict[Purpose, str] = {
     "output": "move it away, or repeat the command with --fresh",
     "baseline": "restore it from version control",
 }
-_OLDER: dict[Purpose, str] = {
-    "report": "run it again",
-    "output": "move it away, or run it again with --fresh",
-    "baseline": "run it again and review it",
-}
 
 
 class ContentError(RecordError):
     """A file that was read and is no run file, or not an honest one."""
 
 
-class _Header(msgspec.Struct):
+class Header(msgspec.Struct):
+    """The first line of a run file."""
+
     schema_version: int
 
 
 def read_run(path: Path, *, purpose: Purpose = "report") -> Run:
-    """Read a run file.
+    """Read a run file; of lines with the same key the last counts.
+
+    A last line that a writer had not finished is left out, but not of a baseline.
 
     Raises:
         RecordError: if there is no such file; and :class:`ContentError` if it is no run file, has another schema
-            version, holds a cell twice, or a number that its items do not give.
+            version, or holds a number that its items do not give.
     """
-    return decode_run(path, read_bytes(path, purpose=purpose), purpose=purpose)
+    data = read_bytes(path, purpose=purpose)
+    if purpose != "baseline":
+        data = without_unfinished_line(data)
+    if purpose == "output" and not data:
+        return Run()
+    return Run.of(decode_lines(path, data, purpose=purpose))
 
 
 def read_bytes(path: Path, *, purpose: Purpose) -> bytes:
@@ -78,33 +74,66 @@ def read_bytes(path: Path, *, purpose: Purpose) -> bytes:
         raise RecordError(f"{path}: {error.strerror}; name a run file that can be read") from error
 
 
-def decode_run(path: Path, data: bytes, *, purpose: Purpose) -> Run:
-    """The run in a run file's bytes.
+def without_unfinished_line(data: bytes) -> bytes:
+    """A file's lines without what follows the last end of a line, if that is no whole line of JSON.
+
+    A file of one line is returned as it is.
+    """
+    end = data.rfind(b"\n") + 1
+    try:
+        msgspec.json.decode(data[end:], type=msgspec.Raw)
+    except (msgspec.DecodeError, RecursionError):
+        return data[:end] or data
+    return data
+
+
+def decode_lines(path: Path, data: bytes, *, purpose: Purpose, known: int = 0) -> list[Result]:
+    """The results in a run file's bytes, one a line, without the first ``known`` lines.
 
     Raises:
         ContentError: as :func:`read_run`.
     """
-    _check_version(path, data, purpose)
-    try:
-        run = msgspec.json.decode(data, type=Run)
-    except (msgspec.ValidationError, OverflowError) as error:
-        raise ContentError(f"{path} is not a run file: {error}; {_DAMAGED[purpose]}") from error
-    if problem := _contradiction(run.records) or _twin([*run.properties, *run.errors]):
-        raise ContentError(f"{path}: {problem}; {_DAMAGED[purpose]}")
-    return run
+    check_header(path, data, purpose=purpose)
+    results = []
+    for number, line in enumerate(data.split(b"\n"), 1):
+        if number > max(1, known) and line.strip():
+            results.append(_decode(path, number, line, purpose))
+    return results
 
 
-def _check_version(path: Path, data: bytes, purpose: Purpose) -> None:
+def _decode(path: Path, number: int, line: bytes, purpose: Purpose) -> Result:
     try:
-        text_problem = _text_problem(data)
-        version = None if text_problem else msgspec.json.decode(data, type=_Header).schema_version
-    except msgspec.MsgspecError as error:
-        text_problem = _syntax_problem(data, str(error))
-    if text_problem:
-        raise ContentError(f"{path} is not a run file: {text_problem}; {_DAMAGED[purpose]}")
-    if version != SCHEMA_VERSION:
-        way_out = "upgrade quantsuite" if version > SCHEMA_VERSION else _OLDER[purpose]
-        raise ContentError(f"{path} has schema version {version}, this quantsuite reads {SCHEMA_VERSION}; {way_out}")
+        return verify(decode_line(line))
+    except ValueError as error:
+        problem = error if isinstance(error, ContentError) else _syntax_problem(line, str(error))
+        raise ContentError(f"{path} is not a run file: line {number:,}: {problem}; {_DAMAGED[purpose]}") from error
+
+
+def check_header(path: Path, data: bytes, *, purpose: Purpose) -> None:
+    """Refuse what does not begin as a run file of this version.
+
+    Raises:
+        ContentError: if it does not.
+    """
+    problem = _text_problem(data)
+    if not problem:
+        line = data.partition(b"\n")[0]
+        try:
+            version = msgspec.json.decode(line, type=Header).schema_version
+        except (msgspec.MsgspecError, RecursionError) as error:
+            problem = _syntax_problem(line, str(error))
+        else:
+            problem = None if version > 0 else f"there is no schema version {version}"
+    if problem:
+        raise ContentError(f"{path} is not a run file: {problem}; {_DAMAGED[purpose]}")
+    if version > SCHEMA_VERSION:
+        way_out = "upgrade quantsuite"
+    elif version < SCHEMA_VERSION:
+        way_out = f"convert it: python -m quantsuite convert {path} NEW"
+        way_out += ", or repeat the command with --fresh" if purpose == "output" else ""
+    else:
+        return
+    raise ContentError(f"{path} has schema version {version}, this quantsuite reads {SCHEMA_VERSION}; {way_out}")
 
 
 def _text_problem(data: bytes) -> str | None:
@@ -119,40 +148,30 @@ def _text_problem(data: bytes) -> str | None:
     return None
 
 
-def _syntax_problem(data: bytes, message: str) -> str:
+def _syntax_problem(line: bytes, message: str) -> str:
     """msgspec's message, with the word for what JSON has no literal for."""
-    if "truncated" in message:
-        return f"it is truncated after {len(data):,} bytes"
+    if message == "Input data was truncated":
+        return f"it is truncated after {len(line):,} bytes"
     place = re.search(r"\(byte (\d+)\)", message)
-    literal = place and re.match(rb"NaN|-?Infinity|nan|-?inf", data[max(0, int(place[1]) - 1) :].lstrip(b" :,["))
+    literal = place and re.match(rb"NaN|-?Infinity|nan|-?inf", line[max(0, int(place[1]) - 1) :].lstrip(b" :,["))
     return f"{literal[0].decode()} is no number of JSON (byte {place[1]})" if literal and place else message
 
 
-def _contradiction(records: Iterable[Record]) -> str | None:
-    """The first record that stands twice or says what its items do not give."""
-    seen = set()
-    for record in records:
-        cell = f"{record.subject.model} {record.metric.name} {record.subject.label}"
-        if record.identity in seen:
-            return f"{cell} stands in it twice"
-        seen.add(record.identity)
-        if record.items is None or record.value is None:
-            continue
-        try:
-            found = disagreement(record.items, record.value, record.details)
-        except (ValueError, ArithmeticError) as error:
-            return f"{cell}: {error}"
-        if found is not None:
-            name, given, expected = found
-            return f"{cell}: {name} is {given!r}, its items give {expected!r}"
-    return None
+def verify(result: Result) -> Result:
+    """A result whose numbers are those that its items give.
 
-
-def _twin(results: Sequence[PropertyResult | ErrorPoint]) -> str | None:
-    """The first result that stands twice."""
-    repeated = (key for key, count in Counter(result.key for result in results).items() if count > 1)
-    key = next(repeated, None)
-    return key and f"{', '.join(map(str, key))} stands in it twice"
+    Raises:
+        ContentError: if they are not.
+    """
+    if not isinstance(result, Record) or result.items is None or result.value is None:
+        return result
+    try:
+        found = disagreement(result.metric, result.items, result.value, result.details)
+    except (ValueError, ArithmeticError) as error:
+        raise ContentError(f"{result}: {error}") from error
+    if found is not None:
+        raise ContentError("{}: {} is {!r}, its items give {!r}".format(result, *found))
+    return result
 
 
 def read_runs(paths: Iterable[Path]) -> Run:
@@ -163,26 +182,23 @@ def read_runs(paths: Iterable[Path]) -> Run:
             different conditions or on different weights.
     """
     paths = list(paths)
-    cells: dict[tuple[str, str, str, str], Record] = {}
-    properties, errors = {}, {}
+    measured: dict[Key, Record] = {}
+    results: list[Result] = []
     for path in paths:
         run = read_run(path)
-        properties |= {result.key: result for result in run.properties}
-        errors |= {point.key: point for point in run.errors}
         for record in run.records:
-            other = cells.get(record.cell)
-            if other is not None and record.measured and other.measured:
-                _check_alike(path, record, other)
-            cells[record.cell] = record
-    together = Run(records=list(cells.values()), properties=list(properties.values()), errors=list(errors.values()))
-    if together == Run():
+            if record.measured and record.key in measured:
+                _check_alike(path, record, measured[record.key])
+        measured |= {record.key: record for record in run.records if record.measured}
+        results += run.results
+    if not results:
         raise RecordError(f"no records in {', '.join(map(str, paths)) or 'no files'}; run pytest tests_accuracy first")
-    return together
+    return Run.of(results)
 
 
 def _check_alike(path: Path, record: Record, other: Record) -> None:
     if different := differences_with_model(record, other):
         raise RecordError(
-            f"{path}: {record.subject.model} {record.metric.name} {record.subject.label} was measured before under "
-            f"other conditions: {'; '.join(different)}. Make a report of each run"
+            f"{path}: {record} was measured before under other conditions: {'; '.join(different)}. "
+            "Make a report of each run"
         )

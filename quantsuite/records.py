@@ -1,21 +1,29 @@
-"""The one result schema: every number that leaves the suite is a record in a run file."""
+"""The one result schema: every number that leaves the suite is a record in a run file.
+
+A run file holds a line of JSON for each record, after a header with the version of this schema.  An addition that an
+older reader may leave out of account is an optional field, which it ignores; the version is raised with whatever an
+older reader could misread.  Files of older versions are converted (``python -m quantsuite convert``), those of newer
+ones refused.
+"""
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Iterable
+from typing import Literal, NamedTuple
 
 import msgspec
 
-from quantsuite.items import Choices as Choices
-from quantsuite.items import Divergences, Items, check_finite
-from quantsuite.items import Perplexities as Perplexities
+from quantsuite.metrics import Choices as Choices
+from quantsuite.metrics import Divergences as Divergences
+from quantsuite.metrics import Items, Metric, check_finite, metric
+from quantsuite.metrics import Perplexities as Perplexities
+from quantsuite.scheme import REFERENCE_NAME, Execution, Scheme, Variant
 
-SCHEMA_VERSION = 1
-RECORD, PROPERTY, ERROR = "quantsuite_record", "quantsuite_property", "quantsuite_error"
-"""Names under which a test's report carries what it measured."""
+SCHEMA_VERSION = 2
+RESULT = "quantsuite_result"
+"""Name under which a test's report carries what it measured, as a line of a run file."""
 
 Outcome = Literal["passed", "failed", "error", "skipped", "xfailed", "unsupported"]
-Direction = Literal["lower", "higher"]
 Finding = Literal["exact", "within bound", "fails", "known failure", "not supported", "not applicable"]
 
 
@@ -23,39 +31,81 @@ class RecordError(ValueError):
     """A run file that cannot be read or written, or records that contradict each other."""
 
 
-class SchemeLabel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A scheme's name with what a report sorts it by.
-
-    ``format`` and ``granularity`` are those of the weight, ``None`` for the reference; ``alias`` is
-    another name that users know it by.
-    """
+class TaskLabel(msgspec.Struct, frozen=True, kw_only=True):
+    """A recipe's own name, such as ``mmlu/direct``, with its version and the metric of its items."""
 
     name: str
-    format: str | None = None
-    granularity: str | None = None
-    alias: str | None = None
+    version: int
+    metric: str
+
+    def __post_init__(self) -> None:
+        if self.version < 1:
+            raise ValueError(f"the version of {self.name} is {self.version}, less than 1")
 
 
-class Subject(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What was measured: a model (``sha256`` of its weights and configuration) in an engine."""
+class Subject(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What was measured: a model in an engine, under a scheme.
+
+    Args:
+        model: its name.
+        scheme: the scheme's name; ``bf16`` is the reference.
+        execution: ``simulated``, ``real``, or ``None`` for the reference.
+        engine: what ran it.
+        plan: hash of the plan, where it is not the scheme's own.
+        head: whether the output head was quantized too.
+        kernel: which multiplied, where it was chosen.
+        model_sha256: of the weights and the configuration; empty if they were not loaded.
+
+    Raises:
+        ValueError: if the scheme is none, or has another name.
+    """
 
     model: str
-    model_sha256: str
+    scheme: str
+    execution: Execution | None = None
     engine: str
-    scheme: SchemeLabel
-    execution: str | None = None
+    plan: str = ""
+    head: bool = False
+    kernel: str = ""
+    model_sha256: str
+
+    def __post_init__(self) -> None:
+        if (name := str(Scheme.parse(self.scheme))) != self.scheme:
+            raise ValueError(f"the scheme {self.scheme} is written {name}")
+
+    @property
+    def variant(self) -> Variant:
+        """The scheme in its execution."""
+        return Variant(Scheme.parse(self.scheme), self.execution)
 
     @property
     def is_reference(self) -> bool:
-        return self.scheme.name == "bf16"
+        return self.scheme == REFERENCE_NAME
 
     @property
     def label(self) -> str:
         """The scheme and its execution, as test ids and tables show them."""
-        return self.scheme.name if self.execution is None else f"{self.scheme.name}-{self.execution}"
+        return self.variant.label
+
+    @property
+    def alias(self) -> str | None:
+        """Another name that users know it by."""
+        return self.variant.alias
+
+    @property
+    def format(self) -> str | None:
+        """That of the weight; ``None`` for the reference."""
+        weight = self.variant.scheme.weight
+        return None if weight is None else weight.format.name
+
+    @property
+    def granularity(self) -> str | None:
+        """That of the weight; ``None`` for the reference."""
+        weight = self.variant.scheme.weight
+        return None if weight is None else str(weight.granularity)
 
 
-class Dataset(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Dataset(msgspec.Struct, frozen=True, kw_only=True):
     """The items that were scored: ``sha256`` is over the items themselves, in order."""
 
     name: str
@@ -72,7 +122,7 @@ class Dataset(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         return f"{self.items:,} items of {self.name} (sha256 {self.sha256[:12]}, limit {self.limit}, seed {self.seed})"
 
 
-class Environment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Environment(msgspec.Struct, frozen=True, kw_only=True):
     """Where and with what: ``device`` is ``cpu`` or the accelerator's name."""
 
     device: str
@@ -86,54 +136,64 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             raise ValueError("threads are less than 1, or more than any machine runs")
 
 
-class Metric(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A recipe of its own name with its version, unit and direction."""
+class Key(NamedTuple):
+    """What a measured cell is told apart by; of records with the same, the last counts.
 
-    name: str
-    version: int
-    unit: str
-    better: Direction
+    Which items were scored, and how many, is a condition of a cell and not part of its key.
+    """
 
-    def __post_init__(self) -> None:
-        if self.version < 1:
-            raise ValueError(f"the version of {self.name} is {self.version}, less than 1")
+    model: str
+    task: str
+    scheme: str
+    execution: str
+    plan: str
+    engine: str
+    device: str
+    dtype: str
+    head: bool
+
+    @property
+    def reference(self) -> Key:
+        """That of the reference which the cell is compared with."""
+        return self._replace(scheme=REFERENCE_NAME, execution="", plan="")
+
+    @property
+    def setting(self) -> tuple[str, ...]:
+        """The model, and in what it was measured: cells of one setting are compared with each other."""
+        return self.model, self.engine, self.device, self.dtype, "quantized head" if self.head else ""
 
 
-class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="cell"):
     """One measured cell, or the reason why there is none.
 
     ``details`` holds further numbers that the recipe reports, each named with its unit; ``value`` and those of them
     that the items give derive from the items.
 
     Raises:
-        ValueError: if one of value and items is missing, both are of a passed record, the dataset has another number
-            of items, or a number is not finite.
+        ValueError: if one of value and items is missing, both are of a passed record, the items are not of the metric,
+            the dataset has another number of items, or a number is not finite.
     """
 
-    test: str
-    outcome: Outcome
-    metric: Metric
+    task: TaskLabel
     subject: Subject
-    environment: Environment
-    dataset: Dataset | None = None
+    outcome: Outcome
     value: float | None = None
     details: dict[str, float] = {}
-    items: Items | None = None
     reason: str | None = None
+    dataset: Dataset | None = None
+    environment: Environment
     seconds: float = 0.0
     weight_bytes: int | None = None
     unquantized: float | None = None
     created: str = ""
+    test: str
+    items: Items | None = None
 
     def __post_init__(self) -> None:
         if self.outcome == "passed" and self.items is None:
             raise ValueError("a record that passed has no items")
         if (self.value is None) != (self.items is None):
             raise ValueError(f"a record has {'items' if self.value is None else 'a value'} but not the other")
-        # The items of a divergence are tokens, those of its dataset windows or documents.
-        expected = None if self.dataset is None or isinstance(self.items, Divergences) else self.dataset.items
-        if self.items is not None and expected is not None and len(self.items) != expected:
-            raise ValueError(f"a record has {len(self.items):,} items, its dataset {expected:,}")
         check_finite("value, seconds or details", [self.value or 0.0, self.seconds, *self.details.values()])
         if self.seconds < 0:
             raise ValueError(f"seconds are {self.seconds}, less than 0")
@@ -141,22 +201,52 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             raise ValueError("weight_bytes are less than 1, or more than any memory holds")
         if self.unquantized is not None and not 0 <= self.unquantized <= 1:
             raise ValueError(f"unquantized is {self.unquantized}, not a share from 0 to 1")
-        if self.items is not None and (self.metric.better == "higher") != isinstance(self.items, Choices):
-            raise ValueError(f"{self.metric.name} says that {self.metric.better} is better, its items do not")
+        if self.items is not None:
+            self._check_items(self.items)
+
+    def _check_items(self, items: Items) -> None:
+        if not isinstance(items, self.metric.items):
+            raise ValueError(f"the metric {self.task.metric} is not one of {type(items).__name__}")
+        if self.dataset is not None and self.metric.counts_dataset and len(items) != self.dataset.items:
+            raise ValueError(f"a record has {len(items):,} items, its dataset {self.dataset.items:,}")
 
     @property
-    def cell(self) -> tuple[str, str, str, str]:
-        """What a report's cell, and a baseline's, is looked up by."""
-        return (self.subject.model, self.metric.name, self.subject.scheme.name, self.subject.execution or "")
+    def metric(self) -> Metric:
+        """What makes a value of the items.
+
+        Raises:
+            ValueError: if it is not installed.
+        """
+        return metric(self.task.metric)
+
+    @property
+    def key(self) -> Key:
+        return Key(
+            model=self.subject.model,
+            task=self.task.name,
+            scheme=self.subject.scheme,
+            execution=self.subject.execution or "",
+            plan=self.subject.plan,
+            engine=self.subject.engine,
+            device=self.environment.device,
+            dtype=self.environment.dtype,
+            head=self.subject.head,
+        )
+
+    @property
+    def cell(self) -> tuple[str, str, str, str, str]:
+        """What of the key is under test; the rest of it says how it was measured."""
+        return self.key[:5]
 
     @property
     def conditions(self) -> dict[str, object]:
         """What must be equal for two records' values to be compared, beside what is under test."""
         versions = self.environment.versions
         return {
-            "metric version": self.metric.version,
+            "task version": self.task.version,
             "dataset": self.dataset,
             "engine": self.subject.engine,
+            "quantized head": self.subject.head,
             "device": self.environment.device,
             "dtype": self.environment.dtype,
             "torch": ".".join(versions.get("torch", "").split("+")[0].split(".")[:2]),
@@ -166,13 +256,11 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     def measured(self) -> bool:
         return self.value is not None and self.items is not None
 
-    @property
-    def identity(self) -> tuple[object, ...]:
-        """What is equal of two records that measure the same: cell, weights, and conditions."""
-        return (*self.cell, self.subject.model_sha256, *self.conditions.values())
+    def __str__(self) -> str:
+        return f"{self.subject.model} {self.task.name} {self.subject.label}"
 
 
-class PropertyResult(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class PropertyResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="property"):
     """What one check said of one contestant under one scheme.
 
     ``factor`` is the largest error that was seen over its bound, 0 where bits are decided; ``reason`` says
@@ -207,7 +295,7 @@ class PropertyResult(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         return (self.contestant, self.operation, self.scheme, self.property, environment.device, environment.dtype)
 
 
-class ErrorPoint(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class ErrorPoint(msgspec.Struct, frozen=True, kw_only=True, tag="error"):
     """One measured error of quantized random tensors, beside its closed form.
 
     ``study`` names what ``x`` is: a reduced dimension, a group size, an outlier's size.  ``quantity`` is the
@@ -235,13 +323,29 @@ class ErrorPoint(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         return (self.study, self.quantity, self.scheme, self.x, tuple(self.shape))
 
 
-class Run(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """A run file: measured cells of models, checked properties of contestants, errors of random tensors."""
+Result = Record | PropertyResult | ErrorPoint
+"""What a line of a run file holds."""
 
-    schema_version: int = SCHEMA_VERSION
+
+class Run(msgspec.Struct, kw_only=True):
+    """What a run file holds: measured cells of models, checked properties of contestants, errors of random tensors."""
+
     records: list[Record] = []
     properties: list[PropertyResult] = []
     errors: list[ErrorPoint] = []
+
+    @classmethod
+    def of(cls, results: Iterable[Result]) -> Run:
+        """The last result of each key."""
+        kept = {(type(result), result.key): result for result in results}.values()
+        records, properties, errors = (
+            [result for result in kept if isinstance(result, kind)] for kind in (Record, PropertyResult, ErrorPoint)
+        )
+        return cls(records=records, properties=properties, errors=errors)
+
+    @property
+    def results(self) -> list[Result]:
+        return [*self.records, *self.properties, *self.errors]
 
 
 def differences(candidate: Record, baseline: Record) -> list[str]:

@@ -1,34 +1,29 @@
-"""Writing run files: several runs may write one at once, and whatever fails leaves a whole file."""
+"""Writing run files: results are appended, by several runs at once; an append that fails leaves the file as it was."""
 
 from __future__ import annotations
 
 import errno
 import os
-import re
-import secrets
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from datetime import datetime
+from io import FileIO
 from pathlib import Path
 
 import msgspec
 
+from quantsuite.lines import encode_line
 from quantsuite.locking import locked
-from quantsuite.merging import lost
-from quantsuite.reading import ContentError, decode_run, read_bytes
-from quantsuite.records import ErrorPoint, PropertyResult, Record, RecordError, Run
-
-Signature = tuple[int, int, int, int]
+from quantsuite.reading import ContentError, Header, decode_lines, read_bytes, without_unfinished_line
+from quantsuite.records import SCHEMA_VERSION, ErrorPoint, PropertyResult, Record, RecordError, Result, Run
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+HEADER = msgspec.json.encode(Header(SCHEMA_VERSION)) + b"\n"
 
 
 class RunFile:
     """A run file that other runs may write at the same time.
-
-    Measured records that a write leaves out are first written to one file beside it, named by the time, which holds
-    all that this object ever left out.
 
     Args:
         path: of the run file; its folder is made if it is missing.
@@ -38,49 +33,42 @@ class RunFile:
 
     def __init__(self, path: Path, *, move_unreadable: bool = False, option: str = "--output") -> None:
         self.path = path
+        self.moved: list[Path] = []
+        """Files that could not be read, where they are now."""
         self._target = path.resolve()
         self._move_unreadable, self._option = move_unreadable, option
-        self._known: tuple[Signature, Run] | None = None
-        self._left_out: dict[tuple[object, ...], Record] = {}
-        self._left_out_path: Path | None = None
-        self._moved: list[Path] = []
+        self._known = b""
+        self._held: dict[object, Result] = {}
 
-    @property
-    def set_aside(self) -> list[Path]:
-        """The files beside the run file that hold what this object replaced."""
-        return self._moved + ([self._left_out_path] if self._left_out_path else [])
+    def append(self, results: Iterable[Result]) -> None:
+        """Add the results that the file does not hold already; when this returns they are on disk.
 
-    def update(self, change: Callable[[Run], Run]) -> None:
-        """Replace what the file holds now, or an empty run, by what ``change`` makes of it.
-
-        When this returns the new file is on disk; if it raises, the old one is as it was.
+        If it raises, the file is as it was.
 
         Raises:
             RecordError: if the file cannot be written, or cannot be read.
         """
         try:
             self._target.parent.mkdir(parents=True, exist_ok=True)
-            with locked(self._target):
-                self._remove_temporaries()
-                before = self._read()
-                after = change(before)
-                self._keep(lost(before, after))
-                self._known = self._replace(self._target, after), after
+            if self._target.exists():
+                read_bytes(self.path, purpose="output")
+            while not self._append([*results]):
+                pass
         except OSError as error:
             raise RecordError(f"cannot write {self.path}: {error.strerror or error}; {self._way_out(error)}") from error
 
     def check_writable(self) -> None:
-        """Write beside the file, and remove it again.
+        """Open the file, or write beside it and remove that again.
 
         Raises:
             RecordError: if that fails, or the path is a folder.
         """
         try:
-            if self._target.is_dir():
-                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
             self._target.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=self._target.parent):
-                pass
+            if self._target.exists():
+                self._target.open("r+b").close()
+            else:
+                tempfile.TemporaryFile(dir=self._target.parent).close()
         except OSError as error:
             raise RecordError(f"cannot write {self.path}: {error.strerror}; {self._way_out(error)}") from error
 
@@ -91,70 +79,71 @@ class RunFile:
             return f"end that run, or choose another file with {self._option}"
         return f"choose another place with {self._option}"
 
-    def _read(self) -> Run:
-        try:
-            signature = _signature(self._target.stat())
-        except FileNotFoundError:
-            return Run()
-        if self._known is not None and self._known[0] == signature:
-            return self._known[1]
-        data = read_bytes(self.path, purpose="output")
-        try:
-            return decode_run(self.path, data, purpose="output")
-        except ContentError:
-            if not self._move_unreadable:
-                raise
-        self._moved.append(self._unused_name())
-        os.replace(self._target, self._moved[-1])
-        return Run()
+    def _append(self, results: Sequence[Result]) -> bool:
+        """Whether they were added; not if what was there had to be moved aside first."""
+        with locked(self._target) as file:
+            try:
+                end = self._catch_up(file)
+            except ContentError:
+                if not self._move_unreadable:
+                    raise
+                self._move_aside()
+                return False
+            added = Run.of(result for result in results if self._held.get(_key(result)) != result).results
+            lines = b"".join(encode_line(result) + b"\n" for result in added)
+            if not end:
+                lines = HEADER + lines
+            elif lines and not self._known.endswith(b"\n"):
+                lines = b"\n" + lines
+            self._write(file, end, lines)
+            self._known += lines
+            self._held |= {_key(result): result for result in added}
+        return True
 
-    def _keep(self, records: Sequence[Record]) -> None:
-        """Add records to the file beside, before the run file lacks them."""
-        added = {record.identity: record for record in records}
-        if added.items() <= self._left_out.items():
-            return
-        path = self._left_out_path or self._unused_name()
-        self._replace(path, Run(records=[*(self._left_out | added).values()]))
-        self._left_out |= added
-        self._left_out_path = path
+    def _catch_up(self, file: FileIO) -> int:
+        """Read what was added since this object last did; where the last whole line ends.
 
-    def _unused_name(self) -> Path:
-        """A name beside the file that says the time; the lock is held, so that no other run takes it."""
+        Raises:
+            ContentError: if it is no run file.
+        """
+        data = without_unfinished_line(file.readall())
+        if not data.startswith(self._known):  # It was moved aside or edited.
+            self._known, self._held = b"", {}
+        if data:
+            found = decode_lines(self.path, data, purpose="output", known=self._known.count(b"\n"))
+            self._held |= {_key(result): result for result in found}
+        self._known = data
+        return len(data)
+
+    def _write(self, file: FileIO, end: int, lines: bytes) -> None:
+        """Write lines after the last whole one, in place of what a writer that was killed left there."""
+        rest = memoryview(lines)
+        try:
+            file.truncate(end)
+            file.seek(end)
+            while rest:
+                rest = rest[file.write(rest) :]
+            os.fsync(file.fileno())
+        except BaseException:
+            with suppress(OSError):
+                file.truncate(end)
+                if not end:
+                    self._target.unlink()
+            raise
+
+    def _move_aside(self) -> None:
+        """Give the file a name beside it that says the time; the lock is held, so that no other run takes it."""
         stem = f"{self._target.stem}-{datetime.now():%Y%m%dT%H%M%S}"
         path, count = self._target.with_stem(stem), 1
         while path.exists():
             count += 1
             path = self._target.with_stem(f"{stem}-{count}")
-        return path
-
-    def _replace(self, path: Path, run: Run) -> Signature:
-        """Write a file under a temporary name and give it its own once it is whole on disk."""
-        temporary = self._target.with_name(f".{self._target.name}.{secrets.token_hex(8)}.partial")
-        try:
-            with temporary.open("xb") as file:
-                file.write(msgspec.json.encode(run) + b"\n")
-                file.flush()
-                os.fsync(file.fileno())
-                signature = _signature(os.fstat(file.fileno()))
-            os.replace(temporary, path)
-        except BaseException:
-            with suppress(OSError):
-                temporary.unlink()
-            raise
-        return signature
-
-    def _remove_temporaries(self) -> None:
-        """Those of writers that were killed: the lock is held, so that nobody writes any."""
-        name = re.compile(rf"\.{re.escape(self._target.name)}\.[0-9a-f]{{16}}\.partial")
-        for path in self._target.parent.iterdir():
-            if name.fullmatch(path.name):
-                with suppress(OSError):
-                    path.unlink()
+        os.replace(self._target, path)
+        self.moved.append(path)
 
 
-def _signature(status: os.stat_result) -> Signature:
-    """Changes with every write: a new file has another inode, one that was edited another time or size."""
-    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+def _key(result: Result) -> tuple[object, ...]:
+    return type(result), *result.key
 
 
 def write_run(
@@ -164,10 +153,11 @@ def write_run(
     properties: Sequence[PropertyResult] = (),
     errors: Sequence[ErrorPoint] = (),
 ) -> None:
-    """Write a run file of these and nothing else; measured records that it held are set aside.
+    """A new run file of these.
 
     Raises:
-        RecordError: as :meth:`RunFile.update`.
+        RecordError: if there is such a file already, and as :meth:`RunFile.append`.
     """
-    run = Run(records=list(records), properties=list(properties), errors=list(errors))
-    RunFile(path, move_unreadable=True).update(lambda before: run)
+    if path.exists():
+        raise RecordError(f"{path} exists; name a new file")
+    RunFile(path).append([*records, *properties, *errors])

@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-import copy
 import datetime
-import importlib.metadata
-import platform
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cached_property
 
-import torch
-
-from quantsuite.adapters.loading import CheckpointError, LoadedModel, load_model
-from quantsuite.adapters.transformers import TransformersEngine
+from quantsuite.engine import Backend, Engine, open_backend
+from quantsuite.engine.registry import packages
+from quantsuite.environment import describe_environment, resolve_device
 from quantsuite.evaluate.data import DataError
-from quantsuite.linear import UnsupportedError, check_supported, misfits, quantized, unquantized, weight_bytes
-from quantsuite.records import Environment, Record, SchemeLabel, Subject
-from quantsuite.scheme import CATALOGUE, DTYPES, EXECUTIONS, REFERENCE, Execution, Scheme, alias, parse_alias
+from quantsuite.layer import UnsupportedError
+from quantsuite.records import Environment, Record, Subject
+from quantsuite.scheme import CATALOGUE, DTYPES, REFERENCE, Execution, Scheme, parse_alias
 from quantsuite.tasks import Prepared, Sources, Task
-
-PACKAGES = ("quantsuite", "torch", "transformers", "datasets", "tokenizers", "numpy", "scipy")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,63 +60,12 @@ def make_cells(tasks: Sequence[Task], pairs: Iterable[tuple[Scheme, Execution | 
     return [Cell(task=task, scheme=scheme, execution=execution) for scheme, execution in pairs for task in tasks]
 
 
-def label_scheme(scheme: Scheme, execution: Execution | None) -> SchemeLabel:
-    """A scheme as records carry it."""
-    weight = scheme.weight
-    return SchemeLabel(
-        name=str(scheme),
-        format=None if weight is None else weight.format.name,
-        granularity=None if weight is None else str(weight.granularity),
-        alias=alias(scheme, execution),
-    )
-
-
-@cache
-def _versions() -> dict[str, str]:
-    versions = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return versions
-
-
-def resolve_device(device: str) -> str:
-    """``auto`` is the accelerator if there is one, else the CPU; a named device is taken at its word.
-
-    Raises:
-        ValueError: if a named device is not there.
-    """
-    if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.ones(1, device=device).item()  # A device that computes: "meta" makes tensors too.
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise ValueError(f"device {device!r} is not usable: {str(error).splitlines()[0]}; use --device cpu") from error
-    return device
-
-
-def describe_environment(device: str, dtype: str) -> Environment:
-    """The environment of a record made on a device."""
-    on_gpu = device.startswith("cuda")
-    processor = platform.processor() or platform.machine()
-    return Environment(
-        device=torch.cuda.get_device_name(device) if on_gpu else device,
-        dtype=dtype,
-        versions=_versions(),
-        hardware=torch.cuda.get_device_name(device)
-        if on_gpu
-        else f"{processor}, {torch.backends.cpu.get_cpu_capability()}",
-        threads=torch.get_num_threads(),
-    )
-
-
 class Session:
     """Loads a model once and measures cells on it.
 
     Args:
-        model: as :func:`~quantsuite.adapters.loading.load_model` takes it.
+        model: as the engine takes it.
+        engine: name of what runs it.
         device: as torch names it, or ``auto``.
         dtype: of the reference: ``bf16``, ``fp16`` or ``fp32``.
         sources: the data.
@@ -131,12 +74,16 @@ class Session:
 
     Attributes:
         progress: called with the cell that is measured, how much is done and how much there is.
+
+    Raises:
+        ValueError: if the device is not there.
     """
 
     def __init__(
         self,
         model: str,
         *,
+        engine: str = "transformers",
         device: str = "auto",
         dtype: str = DTYPES[0],
         sources: Sources,
@@ -144,73 +91,75 @@ class Session:
         finished: Sequence[Record] = (),
     ) -> None:
         self._name, self._device, self._dtype, self._sources = model, resolve_device(device), dtype, sources
-        self._include_head = include_head
+        self._engine_name, self._include_head = engine, include_head
         self.progress: Callable[[Cell, int, int], None] = lambda cell, done, total: None
-        self._finished = {record.cell: record for record in finished if record.measured}
-        self._loaded: LoadedModel | CheckpointError | None = None
+        self._finished = {record.key: record for record in finished if record.measured}
+        self._opened: Backend | Exception | None = None
         self._prepared: dict[str, Prepared] = {}
-        self._misfits: dict[Scheme, str | None] = {}
-        self._current: tuple[Scheme, Execution | None] = (REFERENCE, None)
-        self._stack = ExitStack()
+        self._misfits: dict[tuple[Scheme, Execution | None], str | None] = {}
+        self._unquantized: dict[Scheme, float] = {}
+        self._current: tuple[Scheme, Execution | None, Engine] | None = None
+        self._current_stack, self._reference_stack = ExitStack(), ExitStack()
+        self._open_reference: Engine | None = None
 
     @property
-    def loaded(self) -> LoadedModel:
-        """The model; one that cannot be loaded is tried once, and fails each time with the same error.
+    def backend(self) -> Backend:
+        """The loaded model; one that cannot be loaded is tried once, and fails each time with the same error.
 
         Raises:
-            CheckpointError: if the model cannot be loaded.
+            ValueError: if there is no such engine, or the model cannot be loaded.
         """
-        if self._loaded is None:
+        if self._opened is None:
             try:
-                self._loaded = load_model(self._name, device=self._device, dtype=self._dtype)
-            except CheckpointError as error:
-                self._loaded = error
-        if isinstance(self._loaded, CheckpointError):
-            raise self._loaded
-        return self._loaded
+                self._opened = open_backend(self._engine_name, self._name, device=self._device, dtype=self._dtype)
+            except Exception as error:
+                self._opened = error
+        if isinstance(self._opened, Exception):
+            raise self._opened
+        return self._opened
 
     @cached_property
     def _environment(self) -> Environment:
-        return describe_environment(self._device, self._dtype)
-
-    @cached_property
-    def _engine(self) -> TransformersEngine:
-        return TransformersEngine(self.loaded.model)
-
-    @cached_property
-    def _reference_engine(self) -> TransformersEngine:
-        """The untouched model beside the one whose layers are exchanged; weights are shared."""
-        self.close()
-        memo = {id(tensor): tensor for tensor in (*self.loaded.model.parameters(), *self.loaded.model.buffers())}
-        return TransformersEngine(copy.deepcopy(self.loaded.model, memo))
+        return describe_environment(self._device, self._dtype, packages=packages(self._engine_name))
 
     def close(self) -> None:
-        """Undo the quantization that is in place."""
-        self._stack.close()
-        self._current = (REFERENCE, None)
+        """Leave the engines that are open."""
+        self._leave()
+        self._reference_stack.close()
+        self._open_reference = None
 
-    def _select(self, scheme: Scheme, execution: Execution | None) -> None:
-        if self._current != (scheme, execution):
-            self.close()
-            assert execution is not None or scheme.is_reference
-            self._stack.enter_context(
-                quantized(self.loaded.model, scheme, execution or EXECUTIONS[0], include_head=self._include_head)
-            )
-            self._current = (scheme, execution)
+    def _leave(self) -> None:
+        self._current_stack.close()
+        self._current = None
+
+    def _engine(self, scheme: Scheme, execution: Execution | None) -> Engine:
+        """The engine of a variant, which stays open until another one's is asked for."""
+        if self._current is None or self._current[:2] != (scheme, execution):
+            self._leave()
+            opened = self.backend.engine(scheme, execution, include_head=self._include_head)
+            self._current = scheme, execution, self._current_stack.enter_context(opened)
+        return self._current[2]
+
+    def _reference(self) -> Engine:
+        """The engine of the model as it is, beside that of a variant."""
+        if self._open_reference is None:
+            self._open_reference = self._reference_stack.enter_context(self.backend.engine(REFERENCE, None))
+        return self._open_reference
 
     def blank(self, cell: Cell, test: str) -> Record:
         """The record of a cell that was not measured."""
-        loaded = self._loaded if isinstance(self._loaded, LoadedModel) else None
+        opened = None if isinstance(self._opened, Exception) else self._opened
         return Record(
             test=test,
             outcome="error",
-            metric=cell.task.metric,
+            task=cell.task.label,
             subject=Subject(
                 model=self._name,
-                model_sha256=loaded.sha256 if loaded else "",
-                engine=TransformersEngine.name + ("+head" if self._include_head else ""),
-                scheme=label_scheme(cell.scheme, cell.execution),
+                model_sha256=opened.model_sha256 if opened else "",
+                scheme=str(cell.scheme),
                 execution=cell.execution,
+                engine=self._engine_name,
+                head=self._include_head,
             ),
             environment=self._environment,
             reason="not measured",
@@ -220,7 +169,7 @@ class Session:
     @property
     def context(self) -> int | None:
         """The longest context of the model in tokens, or ``None`` if there is no limit."""
-        return self._engine.max_length
+        return self.backend.max_length
 
     def prepare(self, task: Task) -> Prepared:
         """A task with its data loaded, once.
@@ -229,31 +178,28 @@ class Session:
             DataError: if the data is not to be had.
         """
         if task.name not in self._prepared:
-            self._prepared[task.name] = task.prepare(self.loaded.tokenizer, self._sources, self.context or 2048)
+            self._prepared[task.name] = task.prepare(self.backend.tokenizer, self._sources, self.context or 2048)
         return self._prepared[task.name]
 
     def misfit(self, scheme: Scheme, execution: Execution | None) -> str | None:
         """Why a scheme cannot be executed so on this model and device, or ``None`` if it can."""
         if execution is None:
             return None
-        try:
-            check_supported(scheme, execution, self._device)
-        except UnsupportedError as error:
-            return str(error)
-        if scheme not in self._misfits:
-            self.close()  # Layers that are quantized already would not be seen.
-            self._misfits[scheme] = misfits(self.loaded.model, scheme, self._include_head)
-        return self._misfits[scheme]
+        if (scheme, execution) not in self._misfits:
+            reason = self.backend.unsupported(scheme, execution, include_head=self._include_head)
+            self._misfits[scheme, execution] = reason
+        return self._misfits[scheme, execution]
 
-    @cached_property
-    def unquantized(self) -> dict[str, float]:
-        """What every scheme leaves in the model's dtype, as shares of all parameters by kind.
+    def unquantized(self, scheme: Scheme) -> float:
+        """The share of all parameters that a scheme leaves in the model's dtype.
 
         Raises:
             UnsupportedError: if that is more than embeddings, norms, biases, routers and the head.
         """
-        self.close()
-        return unquantized(self.loaded.model, self._include_head)
+        if scheme not in self._unquantized:
+            shares = self.backend.unquantized(scheme, include_head=self._include_head)
+            self._unquantized[scheme] = sum(shares.values())
+        return self._unquantized[scheme]
 
     def measure(self, cell: Cell, test: str) -> Record:
         """The record of a cell: an earlier one if it is still valid, else a new one.
@@ -262,7 +208,7 @@ class Session:
             DataError: if the data is not to be had.
             UnsupportedError: if the scheme cannot run so on this device or does not fit a layer, the model's context
                 does not hold the items, or the tokenizer lacks what the recipe needs.
-            CheckpointError: if the model cannot be loaded.
+            ValueError: if the model cannot be loaded.
         """
         if (reason := self.misfit(cell.scheme, cell.execution)) is not None:
             raise UnsupportedError(reason)
@@ -272,22 +218,18 @@ class Session:
                 f"{cell.task.name} reads {prepared.longest:,} tokens at once, the context holds {self.context:,}"
             )
         record = self.blank(cell, test)
-        earlier = self._finished.get(record.cell)
+        earlier = self._finished.get(record.key)
         wanted = {**record.conditions, "dataset": prepared.dataset}
-        if (
-            earlier is not None
-            and earlier.conditions == wanted
-            and earlier.subject.model_sha256 == record.subject.model_sha256
-        ):
+        if earlier is not None and earlier.conditions == wanted and earlier.subject == record.subject:
             return earlier
-        reference = self._reference_engine if cell.task.kind == "drift" else None
-        self._select(cell.scheme, cell.execution)
+        reference = self._reference() if cell.task.kind == "drift" else None
+        engine = self._engine(cell.scheme, cell.execution)
         begin = time.perf_counter()
         try:
-            result = prepared.measure(self._engine, reference, lambda done, total: self.progress(cell, done, total))
+            result = prepared.measure(engine, reference, lambda done, total: self.progress(cell, done, total))
         except DataError as error:
             raise UnsupportedError(f"{self._name} with {cell.task.name}: {error}") from error
-        fields = {name: getattr(record, name) for name in ("metric", "subject", "environment", "created")}
+        fields = {name: getattr(record, name) for name in ("task", "subject", "environment", "created")}
         return Record(
             test=test,
             outcome="passed",
@@ -296,7 +238,7 @@ class Session:
             details=result.details,
             items=result.items,
             seconds=time.perf_counter() - begin,
-            weight_bytes=weight_bytes(self.loaded.model),
-            unquantized=1.0 if cell.execution is None else sum(self.unquantized.values()),
+            weight_bytes=self.backend.weight_bytes(engine),
+            unquantized=1.0 if cell.execution is None else self.unquantized(cell.scheme),
             **fields,
         )

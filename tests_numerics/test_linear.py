@@ -227,7 +227,6 @@ def test_a_weight_that_is_not_finite_is_named_and_the_model_restored(model: Qwen
     ("name", "execution", "way_out"),
     [
         ("int8-row:int8-token-static", "simulated", "drop -static"),
-        ("int8-row@awq", "simulated", "drop @awq"),
         ("bf16+kv-int8-token", "simulated", r"drop \+kv-int8-token"),
     ],
 )

@@ -5,25 +5,30 @@ from itertools import groupby
 import pytest
 
 from quantsuite.gate import describe
-from quantsuite.records import Divergences, Record
-from quantsuite.statistics import Margins, compare
+from quantsuite.margins import Margins
+from quantsuite.records import Key, Record
+from quantsuite.statistics import compare
 
 
 def test_simulated_and_real_agree(measured_so_far: list[Record]) -> None:
     """Neither execution is worse than the other by more than the margin."""
     cells = [r for r in measured_so_far if _is_comparable(r)]
-    cells.sort(key=lambda record: (record.cell[:3], record.cell[3]))
-    pairs = [tuple(group) for _, group in groupby(cells, key=lambda record: record.cell[:3])]
+    cells.sort(key=lambda record: (_scheme_of(record), record.key.execution))
+    pairs = [tuple(group) for _, group in groupby(cells, key=_scheme_of)]
     pairs = [pair for pair in pairs if len(pair) == 2]
     if not pairs:
         pytest.skip("nothing was measured in both executions on two items; run with --execution simulated,real")
     for one, other in pairs:
         for first, second in ((one, other), (other, one)):
-            comparison = compare(first.items, second.items, first.metric.better, Margins())
-            assert comparison.verdict != "worse", f"{second.subject.label} {second.metric.name}: {describe(comparison)}"
+            comparison = compare(first.metric, first.items, second.items, Margins())
+            assert comparison.verdict != "worse", f"{second.subject.label} {second.task.name}: {describe(comparison)}"
+
+
+def _scheme_of(record: Record) -> Key:
+    return record.key._replace(execution="")
 
 
 def _is_comparable(record: Record) -> bool:
-    if not record.measured or record.subject.is_reference or isinstance(record.items, Divergences):
+    if not record.measured or record.subject.is_reference or not record.metric.is_paired:
         return False
     return len(record.items) > 1

@@ -11,5 +11,6 @@ def test_multiple_choice(measured: Record) -> None:
     items = measured.items
     assert isinstance(items, Choices)
     assert len(items) == measured.dataset.items
-    assert measured.value == sum(items.correct) / len(items)
+    taken = items.normalized if measured.task.metric == "normalized accuracy" else items.predicted
+    assert measured.value == sum(a == t for a, t in zip(items.answer, taken, strict=True)) / len(items)
     assert all(value <= 0 for row in items.log_likelihoods or () for value in row)

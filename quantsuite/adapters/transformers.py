@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from transformers import Cache, DynamicCache
 
-from quantsuite.engine import Scores
+from quantsuite.engine import Candidates, GenerateRequest, ScoreRequest, ScoreResult, TopK
+from quantsuite.engine.wants import answer, in_one_part
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedConfig, PreTrainedModel
+    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 LOGIT_ELEMENTS = 2**24
 """Logits held at once: 64 MiB in float32, 110 positions of a 151,936-entry vocabulary."""
@@ -41,19 +42,27 @@ def context_of(config: PreTrainedConfig) -> int | None:
 class TransformersEngine:
     """Score and generate with a model of ``transformers``.
 
-    Sequences are batched by length.  Tokens that all sequences of a call begin with are run once and
-    their KV cache is reused.  Only the hidden states of wanted positions go through the output head,
-    in chunks of at most ``LOGIT_ELEMENTS`` logits, upcast to float32 before the log-softmax.
+    Requests are batched by length.  Tokens that all of a call begin with are run once and their KV
+    cache is reused.  Only the hidden states of wanted positions go through the output head, in chunks
+    of at most ``LOGIT_ELEMENTS`` logits, upcast to float32 before the log-softmax; what a request does
+    not want of them is dropped with the chunk.
 
     Args:
         model: in evaluation mode, on its device.
+        tokenizer: reads continuations for stop strings; without one they are refused.
         batch_tokens: new tokens in one forward pass, padding included.
+
+    Attributes:
+        model: what is run.
     """
 
     name = "transformers"
 
-    def __init__(self, model: PreTrainedModel, *, batch_tokens: int = 8192) -> None:
-        self._model = model
+    def __init__(
+        self, model: PreTrainedModel, *, tokenizer: PreTrainedTokenizerBase | None = None, batch_tokens: int = 8192
+    ) -> None:
+        self.model = model
+        self._tokenizer = tokenizer
         self._batch_tokens = batch_tokens
         text = model.config.get_text_config(decoder=True)
         self._vocabulary: int = text.vocab_size
@@ -68,23 +77,23 @@ class TransformersEngine:
     @torch.inference_mode()
     def _head_is_the_output_embedding(self) -> bool:
         """Whether logits are a linear map of the last hidden states, with no scaling or capping after."""
-        probe = torch.zeros((1, 2), dtype=torch.long, device=self._model.device)
-        head = self._model.get_output_embeddings()
+        probe = torch.zeros((1, 2), dtype=torch.long, device=self.model.device)
+        head = self.model.get_output_embeddings()
         if head is None:
             return False
-        hidden = getattr(self._model.base_model(input_ids=probe, use_cache=False), "last_hidden_state", None)
+        hidden = getattr(self.model.base_model(input_ids=probe, use_cache=False), "last_hidden_state", None)
         if hidden is None:  # A model that is its own base.
             return False
-        return torch.equal(head(hidden), self._model(input_ids=probe, use_cache=False).logits)
+        return torch.equal(head(hidden), self.model(input_ids=probe, use_cache=False).logits)
 
     def _features(self, **inputs: object) -> Tensor:
         """What :meth:`_logits` maps to logits, ``[batch, tokens, hidden or vocabulary]``."""
         if self._plain_head:
-            return self._model.base_model(**inputs).last_hidden_state
-        return self._model(**inputs).logits
+            return self.model.base_model(**inputs).last_hidden_state
+        return self.model(**inputs).logits
 
     def _logits(self, features: Tensor) -> Tensor:
-        return (self._model.get_output_embeddings()(features) if self._plain_head else features).float()
+        return (self.model.get_output_embeddings()(features) if self._plain_head else features).float()
 
     def _check(self, sequences: Sequence[Sequence[int]], read: Sequence[int]) -> None:
         longest = max(read)
@@ -100,12 +109,24 @@ class TransformersEngine:
                 "the tokenizer belongs to another model"
             )
 
+    def _check_wants(self, requests: Sequence[ScoreRequest]) -> None:
+        for want in {request.want for request in requests}:
+            if isinstance(want, TopK) and want.k > self._vocabulary:
+                raise ValueError(
+                    f"the vocabulary has {self._vocabulary} tokens, not {want.k}; ask for fewer of the top"
+                )
+            if isinstance(want, Candidates) and max(want.tokens) >= self._vocabulary:
+                raise ValueError(
+                    f"candidate {max(want.tokens)} is outside the model's vocabulary of {self._vocabulary}; "
+                    "the tokenizer belongs to another model"
+                )
+
     def _prefill(self, prefix: Sequence[int]) -> Cache | None:
         if not prefix:
             return None
-        cache = DynamicCache(config=self._model.config)
-        ids = torch.tensor([prefix], device=self._model.device)
-        self._model.base_model(input_ids=ids, past_key_values=cache, use_cache=True)
+        cache = DynamicCache(config=self.model.config)
+        ids = torch.tensor([prefix], device=self.model.device)
+        self.model.base_model(input_ids=ids, past_key_values=cache, use_cache=True)
         return cache
 
     def _batches(self, lengths: Sequence[int], *, equal: bool = False) -> Iterator[list[int]]:
@@ -124,17 +145,26 @@ class TransformersEngine:
 
     def _padded(self, rows: Sequence[Sequence[int]]) -> Tensor:
         longest = max(len(row) for row in rows)
-        return torch.tensor([[*row, *[0] * (longest - len(row))] for row in rows], device=self._model.device)
+        return torch.tensor([[*row, *[0] * (longest - len(row))] for row in rows], device=self.model.device)
 
     @torch.inference_mode()
-    def score(self, sequences: Sequence[Sequence[int]], first: Sequence[int]) -> Iterator[Scores]:
+    def score(self, requests: Sequence[ScoreRequest]) -> Iterator[ScoreResult]:
         """See :meth:`quantsuite.engine.Engine.score`.
 
         Raises:
-            ValueError: if a sequence is longer than the context or has a token outside the vocabulary.
+            ValueError: if a sequence is longer than the context, has a token outside the vocabulary, or more is
+                wanted than the vocabulary has.
         """
-        self._check(sequences, [len(sequence) - 1 for sequence in sequences])
-        shared = shared_prefix(sequences, min(first) - 1)
+        if not requests:
+            return
+        self._check([request.tokens for request in requests], [len(request.tokens) - 1 for request in requests])
+        self._check_wants(requests)
+        yield from in_one_part(self._parts(requests), requests)
+
+    def _parts(self, requests: Sequence[ScoreRequest]) -> Iterator[ScoreResult]:
+        """Results in parts, request by request."""
+        sequences = [request.tokens for request in requests]
+        shared = shared_prefix(sequences, min(request.first for request in requests) - 1)
         prefix = self._prefill(sequences[0][:shared])
         tails = [sequence[shared:-1] for sequence in sequences]
         for batch in self._batches([len(tail) for tail in tails]):
@@ -148,34 +178,43 @@ class TransformersEngine:
                 use_cache=cache is not None,
             )
             wanted = [
-                (row, i, position) for row, i in enumerate(batch) for position in range(first[i], len(sequences[i]))
+                (row, i, position)
+                for row, i in enumerate(batch)
+                for position in range(requests[i].first, len(sequences[i]))
             ]
             chunk = max(1, LOGIT_ELEMENTS // self._vocabulary)
             for begin in range(0, len(wanted), chunk):
-                yield from self._chunk_scores(features, wanted[begin : begin + chunk], shared)
+                for i, first, rows in self._rows(features, wanted[begin : begin + chunk], shared):
+                    yield answer(i, requests[i], first, rows)
 
-    def _chunk_scores(self, features: Tensor, wanted: Sequence[tuple[int, int, int]], shared: int) -> Iterator[Scores]:
-        """Distributions of ``(row, sequence, position)``, neighbours of one sequence together."""
+    def _rows(
+        self, features: Tensor, wanted: Sequence[tuple[int, int, int]], shared: int
+    ) -> Iterator[tuple[int, int, Tensor]]:
+        """Of ``(row, request, position)`` the request, first position and distributions of neighbours together."""
         rows = torch.tensor([row for row, _, _ in wanted], device=features.device)
         columns = torch.tensor([position - 1 - shared for _, _, position in wanted], device=features.device)
         log_probs = torch.log_softmax(self._logits(features[rows, columns]), dim=-1)
         begin = 0
         for end in range(1, len(wanted) + 1):
             if end == len(wanted) or wanted[end][1] != wanted[begin][1]:
-                _, sequence, position = wanted[begin]
-                yield Scores(sequence=sequence, start=position, log_probs=log_probs[begin:end])
+                _, request, position = wanted[begin]
+                yield request, position, log_probs[begin:end]
                 begin = end
 
     @torch.inference_mode()
-    def generate(
-        self, sequences: Sequence[Sequence[int]], *, max_new_tokens: int, stop: Callable[[Sequence[int]], bool]
-    ) -> list[list[int]]:
+    def generate(self, requests: Sequence[GenerateRequest]) -> list[list[int]]:
         """See :meth:`quantsuite.engine.Engine.generate`.
 
         Raises:
-            ValueError: as :meth:`score`, counting the new tokens.
+            ValueError: if a sequence with its new tokens is longer than the context, has a token outside the
+                vocabulary, or stop strings are asked for without a tokenizer.
         """
-        self._check(sequences, [len(sequence) + max_new_tokens - 1 for sequence in sequences])
+        if not requests:
+            return []
+        sequences = [request.tokens for request in requests]
+        self._check(sequences, [len(request.tokens) + request.max_new_tokens - 1 for request in requests])
+        if self._tokenizer is None and any(request.stop_strings for request in requests):
+            raise ValueError("stop strings need a tokenizer, and this engine has none; stop at stop_tokens instead")
         shared = shared_prefix(sequences, min(map(len, sequences)) - 1)
         prefix = self._prefill(sequences[0][:shared])
         tails = [sequence[shared:] for sequence in sequences]
@@ -183,35 +222,36 @@ class TransformersEngine:
         for batch in self._batches([len(tail) for tail in tails], equal=self._slides):
             cache = copy.deepcopy(prefix)
             if cache is None:
-                cache = DynamicCache(config=self._model.config)
+                cache = DynamicCache(config=self.model.config)
             else:
                 cache.batch_repeat_interleave(len(batch))
-            self._decode([tails[i] for i in batch], [new[i] for i in batch], cache, shared, max_new_tokens, stop)
+            self._decode(
+                [requests[i] for i in batch], [tails[i] for i in batch], [new[i] for i in batch], cache, shared
+            )
         return new
 
     def _decode(
         self,
+        requests: Sequence[GenerateRequest],
         tails: Sequence[Sequence[int]],
         new: Sequence[list[int]],
         cache: Cache,
         shared: int,
-        max_new_tokens: int,
-        stop: Callable[[Sequence[int]], bool],
     ) -> None:
         """Prefill and decode one batch, appending to ``new``; finished rows leave the batch."""
-        device = self._model.device
+        device = self.model.device
         lengths = torch.tensor([len(tail) for tail in tails], device=device)
         features = self._features(input_ids=self._padded(tails), past_key_values=cache, use_cache=True)
         features = features[torch.arange(len(tails), device=device), lengths - 1]
         mask = torch.arange(int(lengths.max()), device=device) < lengths.unsqueeze(1)
         mask = torch.cat([mask.new_ones(len(tails), shared), mask], dim=1)
         active = list(range(len(tails)))
-        for step in range(max_new_tokens):
+        for step in itertools.count():
             tokens = self._logits(features).argmax(-1)
             for row, token in zip(active, tokens.tolist(), strict=True):
                 new[row].append(token)
-            kept = [place for place, row in enumerate(active) if new[row][-1] not in self._ends and not stop(new[row])]
-            if not kept or step + 1 == max_new_tokens:
+            kept = [place for place, row in enumerate(active) if not self._ended(requests[row], new[row])]
+            if not kept:
                 return
             index = torch.tensor(kept, device=device)
             active, tokens, lengths = [active[place] for place in kept], tokens[index], lengths[index]
@@ -224,3 +264,12 @@ class TransformersEngine:
                 past_key_values=cache,
                 use_cache=True,
             )[:, -1]
+
+    def _ended(self, request: GenerateRequest, new: Sequence[int]) -> bool:
+        last = new[-1]
+        if len(new) == request.max_new_tokens or last in self._ends or last in request.stop_tokens:
+            return True
+        if not request.stop_strings or self._tokenizer is None:
+            return False
+        text = self._tokenizer.decode(new)
+        return any(stop in text for stop in request.stop_strings)

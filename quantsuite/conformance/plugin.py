@@ -13,12 +13,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import msgspec
 import pytest
 
 from quantsuite import contestants
+from quantsuite.lines import encode_line
 from quantsuite.options import RunOptions
-from quantsuite.records import PROPERTY, PropertyResult
+from quantsuite.records import RESULT, PropertyResult
 from quantsuite.refusal import refused
 from quantsuite.runfile import RunFile
 
@@ -119,7 +119,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def _parameters(config: pytest.Config, folder: Path | None) -> Iterator[Any]:
     from quantsuite.conformance import cases as made
     from quantsuite.conformance.isolated import IsolatedCase
-    from quantsuite.session import resolve_device
+    from quantsuite.environment import resolve_device
 
     options = RunOptions.read(config.option)
     RunFile(options.numerics_output, option="--numerics-output").check_writable()
@@ -157,13 +157,13 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     if report.when == "call" and call.excinfo is not None:
         report.sections.extend(getattr(call.excinfo.value, "report_sections", ()))
     if report.when == "call" and (case := _case(item)) is not None:
-        report.user_properties.append((PROPERTY, msgspec.json.encode(_result(case, report, call)).decode()))
+        report.user_properties.append((RESULT, encode_line(_result(case, report, call)).decode()))
     return report
 
 
 def _result(case: CheckCase, report: pytest.TestReport, call: pytest.CallInfo[None]) -> PropertyResult:
     from quantsuite.conformance.cases import CHECK_VERSION
-    from quantsuite.session import describe_environment
+    from quantsuite.environment import describe_environment
 
     reason = None
     if case.measured is not None:

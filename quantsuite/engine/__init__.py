@@ -1,5 +1,31 @@
-"""What an engine is to the suite."""
+"""What an engine is to the suite, and opening one by name."""
 
-from quantsuite.engine.protocol import Engine, Scores
+from quantsuite.engine.backend import Backend, OpensBackends
+from quantsuite.engine.protocol import (
+    Candidates,
+    Engine,
+    GenerateRequest,
+    Rows,
+    ScoreRequest,
+    ScoreResult,
+    Targets,
+    TopK,
+    Want,
+)
+from quantsuite.engine.registry import open_backend, open_engine
 
-__all__ = ["Engine", "Scores"]
+__all__ = [
+    "Backend",
+    "Candidates",
+    "Engine",
+    "GenerateRequest",
+    "OpensBackends",
+    "Rows",
+    "ScoreRequest",
+    "ScoreResult",
+    "Targets",
+    "TopK",
+    "Want",
+    "open_backend",
+    "open_engine",
+]

@@ -1,143 +1,193 @@
-"""Five-shot multiple choice: by the letters' likelihoods, and by what the model writes."""
+"""Multiple choice: by the likelihoods of what may stand after a prompt, and by what the model writes."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 
-import torch
 from transformers import PreTrainedTokenizerBase
 
-from quantsuite.engine import Engine
-from quantsuite.evaluate.data import DataError, Examination
-from quantsuite.items import UNPARSED
-from quantsuite.prompts import LETTERS, mmlu_prefix, mmlu_question
-from quantsuite.records import Choices
-from quantsuite.tiny.world import Question
-
-MAX_NEW_TOKENS = 4
+from quantsuite.engine import Candidates, Engine, GenerateRequest, ScoreRequest
+from quantsuite.evaluate.questions import Encoded, Question, encode
+from quantsuite.evaluate.reading import DataError
+from quantsuite.evaluate.scoring import answers
+from quantsuite.evaluate.visible import visible_tokens
+from quantsuite.metrics import UNPARSED, Choices, Truths
 
 Progress = Callable[[int], None]
 
 
-def _by_subject(examination: Examination) -> list[tuple[str, list[Question]]]:
-    """Questions by subject, so that an engine is given what shares a prefix together."""
-    if not examination.questions:
-        raise ValueError("no questions to answer; an accuracy of nothing is undefined")
-    return [(subject, list(items)) for subject, items in groupby(examination.questions, lambda q: q.subject)]
-
-
-def prompts(examination: Examination, subject: str, questions: Sequence[Question]) -> list[str]:
-    """The full five-shot prompts of a subject's questions."""
-    prefix = mmlu_prefix(subject, examination.examples[subject])
-    return [prefix + mmlu_question(question) for question in questions]
-
-
-def letter_tokens(
-    tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str]
-) -> Iterator[tuple[list[int], list[list[int]]]]:
-    """Of each prompt its tokens, and those of each letter after it, tokenized together and then sliced.
-
-    Raises:
-        DataError: if two letters become the same tokens, or a letter becomes none.
-    """
-    contexts = tokenizer(list(prompts), verbose=False)["input_ids"]
-    answered = tokenizer([f"{prompt} {letter}" for prompt in prompts for letter in LETTERS], verbose=False)["input_ids"]
-    for index, context in enumerate(contexts):
-        own = answered[index * len(LETTERS) : (index + 1) * len(LETTERS)]
-        letters = [tokens[len(context) :] for tokens in own]
-        if not all(letters) or len({tuple(letter) for letter in letters}) < len(LETTERS):
-            raise DataError(
-                f"the tokenizer turns the answers {', '.join(f'{letter!r}' for letter in LETTERS)} into {letters}, "
-                "which does not tell them apart; the recipe needs a tokenizer whose vocabulary has the letters"
-            )
-        yield context, letters
-
-
-def _log_likelihoods(
-    engine: Engine, contexts: Sequence[list[int]], letters: Sequence[list[list[int]]]
-) -> list[list[float]]:
-    """``[question][letter]``; a question whose letters are single tokens is read once for all four."""
-    sequences, first, cells = [], [], []
-    for index, (context, endings) in enumerate(zip(contexts, letters, strict=True)):
-        single = all(len(ending) == 1 for ending in endings)
-        for letter, ending in enumerate(endings[:1] if single else endings):
-            sequences.append([*context, *ending])
-            first.append(len(context))
-            cells.append((index, None if single else letter))
-    totals = [[0.0] * len(LETTERS) for _ in contexts]
-    for scores in engine.score(sequences, first):
-        index, letter = cells[scores.sequence]
-        if letter is None:
-            totals[index] = scores.log_probs[0, [ending[0] for ending in letters[index]]].tolist()
-        else:
-            tokens = sequences[scores.sequence][scores.start : scores.start + len(scores.log_probs)]
-            targets = torch.tensor(tokens, device=scores.log_probs.device)
-            totals[index][letter] += scores.log_probs.gather(1, targets.unsqueeze(1)).double().sum().item()
-    return totals
-
-
-def direct(
-    engine: Engine,
-    tokenizer: PreTrainedTokenizerBase,
-    examination: Examination,
-    *,
-    progress: Progress = lambda done: None,
-) -> Choices:
-    """The letter with the largest log-likelihood; of equal ones the first.
-
-    Raises:
-        ValueError: if there are no questions or a likelihood is not finite.
-        DataError: if the tokenizer does not tell the letters apart.
-    """
-    likelihoods: list[list[float]] = []
-    for subject, questions in _by_subject(examination):
-        contexts, letters = zip(*letter_tokens(tokenizer, prompts(examination, subject, questions)), strict=True)
-        likelihoods += _log_likelihoods(engine, contexts, letters)
-        progress(len(likelihoods))
-    if not torch.isfinite(torch.tensor(likelihoods)).all():
-        raise ValueError("a letter's log-likelihood is NaN or infinite: the model's logits are")
-    return Choices(
-        group=[question.subject for question in examination.questions],
-        answer=[question.answer for question in examination.questions],
-        predicted=[row.index(max(row)) for row in likelihoods],
-        log_likelihoods=likelihoods,
-    )
-
-
-def parse_answer(text: str) -> int:
-    """The letter that a continuation begins with, as an index, or ``UNPARSED``."""
-    letter = text.strip()[:1].upper()
-    return LETTERS.index(letter) if letter and letter in LETTERS else UNPARSED
-
-
-def generate(
-    engine: Engine,
-    tokenizer: PreTrainedTokenizerBase,
-    examination: Examination,
-    *,
-    progress: Progress = lambda done: None,
-) -> Choices:
-    """The first letter of a greedy continuation of at most four tokens.
-
-    Decoding ends as soon as the text has a character that is not white space: the first one decides.
+def by_group(questions: Sequence[Question]) -> Iterator[list[Question]]:
+    """Neighbours of one group together, since an engine may read once what all of them begin with.
 
     Raises:
         ValueError: if there are no questions.
     """
+    if not questions:
+        raise ValueError("no questions to answer; an accuracy of nothing is undefined")
+    for _, found in groupby(questions, lambda question: question.group):
+        yield list(found)
 
-    def decided(tokens: Sequence[int]) -> bool:
-        text = tokenizer.decode(tokens).strip()
-        return bool(text) and not text.startswith("\N{REPLACEMENT CHARACTER}")
 
+def require_distinct_letters(encoded: Sequence[Sequence[Encoded]], letters: str) -> None:
+    """Letters that a tokenizer does not tell apart have no likelihoods of their own.
+
+    Raises:
+        DataError: if two of them become the same tokens.
+    """
+    for choices in encoded:
+        found = [list(choice.continuation) for choice in choices]
+        if len({*map(tuple, found)}) < len(letters):
+            raise DataError(
+                f"the tokenizer turns the answers {', '.join(f'{letter!r}' for letter in letters)} into {found}, "
+                "which does not tell them apart; the recipe needs a tokenizer whose vocabulary has the letters"
+            )
+
+
+def _requests(encoded: Sequence[Sequence[Encoded]]) -> Iterator[tuple[int, int | None, ScoreRequest]]:
+    """``(question, choice, request)``; a question whose choices are single tokens after one context is read once."""
+    for index, choices in enumerate(encoded):
+        if len({choice.tokens[:-1] for choice in choices}) == 1 and len(choices[0].continuation) == 1:
+            candidates = Candidates(tuple(choice.tokens[-1] for choice in choices))
+            yield index, None, ScoreRequest(tokens=choices[0].tokens, first=choices[0].first, want=candidates)
+        else:
+            for place, choice in enumerate(choices):
+                yield index, place, ScoreRequest(tokens=choice.tokens, first=choice.first)
+
+
+def log_likelihoods(
+    engine: Engine, encoded: Sequence[Sequence[Encoded]], progress: Progress = lambda done: None
+) -> list[list[float]]:
+    """Of each continuation, ``[question][choice]``, in nats.
+
+    Args:
+        engine: the model under test.
+        encoded: questions that are scored in one call.
+        progress: called with the number of questions that are done.
+
+    Raises:
+        ValueError: if one is not finite.
+    """
+    cells = list(_requests(encoded))
+    totals = [[math.nan] * len(choices) for choices in encoded]
+    waiting = [len(choices) for choices in encoded]
+    for result in answers(engine, [request for _, _, request in cells]):
+        index, place, _ = cells[result.request]
+        if place is None:
+            totals[index] = result.log_probs[0].tolist()
+        else:
+            totals[index][place] = result.log_probs.double().sum().item()
+        waiting[index] -= len(totals[index]) if place is None else 1
+        if waiting[index] == 0:
+            progress(waiting.count(0))
+    if not all(math.isfinite(total) for row in totals for total in row):
+        raise ValueError("a log-likelihood is NaN or infinite: the model's logits are")
+    return totals
+
+
+def score(
+    engine: Engine,
+    tokenizer: PreTrainedTokenizerBase,
+    questions: Sequence[Question],
+    *,
+    letters: str = "",
+    progress: Progress = lambda done: None,
+) -> list[list[float]]:
+    """The log-likelihoods of all questions' continuations, ``[question][choice]``.
+
+    Args:
+        engine: the model under test.
+        tokenizer: of the model.
+        questions: neighbours of one group are scored in one call.
+        letters: the choices, where the tokenizer must tell them apart.
+        progress: called with the number of questions that are done.
+
+    Raises:
+        ValueError: if there are no questions or a likelihood is not finite.
+        DataError: if the tokenizer makes no tokens of a continuation, or does not tell letters apart.
+    """
+    found: list[list[float]] = []
+    for group in by_group(questions):
+        encoded = encode(tokenizer, group)
+        if letters:
+            require_distinct_letters(encoded, letters)
+        before = len(found)
+        found += log_likelihoods(engine, encoded, lambda done, before=before: progress(before + done))
+    return found
+
+
+def choices(
+    engine: Engine,
+    tokenizer: PreTrainedTokenizerBase,
+    questions: Sequence[Question],
+    *,
+    letters: str = "",
+    progress: Progress = lambda done: None,
+) -> Choices:
+    """The choice with the largest log-likelihood; of equal ones the first.  Arguments and errors of :func:`score`."""
+    likelihoods = score(engine, tokenizer, questions, letters=letters, progress=progress)
+    return Choices(
+        group=[question.group for question in questions],
+        answer=[_answer(question) for question in questions],
+        predicted=[row.index(max(row)) for row in likelihoods],
+        log_likelihoods=likelihoods,
+        lengths=None if letters else [list(question.lengths or ()) for question in questions],
+    )
+
+
+def truths(
+    engine: Engine,
+    tokenizer: PreTrainedTokenizerBase,
+    questions: Sequence[Question],
+    *,
+    progress: Progress = lambda done: None,
+) -> Truths:
+    """The log-likelihoods of choices of which several are true.  Arguments and errors of :func:`score`."""
+    return Truths(
+        group=[question.group for question in questions],
+        truth=[list(question.truths or ()) for question in questions],
+        log_likelihoods=score(engine, tokenizer, questions, progress=progress),
+    )
+
+
+def _answer(question: Question) -> int:
+    assert question.answer is not None
+    return question.answer
+
+
+def parse_answer(text: str, letters: str = "ABCD") -> int:
+    """The letter that a continuation begins with, as an index, or ``UNPARSED``."""
+    letter = text.strip()[:1].upper()
+    return letters.index(letter) if letter and letter in letters else UNPARSED
+
+
+def written(
+    engine: Engine,
+    tokenizer: PreTrainedTokenizerBase,
+    questions: Sequence[Question],
+    *,
+    letters: str,
+    max_new_tokens: int,
+    progress: Progress = lambda done: None,
+) -> Choices:
+    """The first letter of a greedy continuation, which ends with the first token that has a visible character.
+
+    Raises:
+        ValueError: if there are no questions.
+    """
     predicted: list[int] = []
-    for subject, questions in _by_subject(examination):
-        contexts = tokenizer(prompts(examination, subject, questions), verbose=False)["input_ids"]
-        texts = engine.generate(contexts, max_new_tokens=MAX_NEW_TOKENS, stop=decided)
-        predicted += [parse_answer(tokenizer.decode(text)) for text in texts]
+    stop_tokens = visible_tokens(tokenizer)
+    for group in by_group(questions):
+        prompts = tokenizer([question.prompt for question in group], verbose=False)["input_ids"]
+        requests = [
+            GenerateRequest(tokens=tuple(prompt), max_new_tokens=max_new_tokens, stop_tokens=stop_tokens)
+            for prompt in prompts
+        ]
+        predicted += [parse_answer(tokenizer.decode(text), letters) for text in engine.generate(requests)]
         progress(len(predicted))
     return Choices(
-        group=[question.subject for question in examination.questions],
-        answer=[question.answer for question in examination.questions],
+        group=[question.group for question in questions],
+        answer=[_answer(question) for question in questions],
         predicted=predicted,
     )

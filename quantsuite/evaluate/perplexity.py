@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
-import torch
-
-from quantsuite.engine import Engine
+from quantsuite.engine import Engine, ScoreRequest
+from quantsuite.evaluate.scoring import answers
 from quantsuite.evaluate.windows import TextItem
 from quantsuite.records import Perplexities
 
@@ -24,33 +24,23 @@ def score_text(
         progress: called with the number of windows that are done.
 
     Raises:
-        ValueError: if there are no items, or a log-probability is NaN or infinite.
+        ValueError: if there are no items, a log-probability is NaN or infinite, or the engine leaves windows out.
     """
     owners = [index for index, item in enumerate(items) for _ in item.windows]
     windows = [window for item in items for window in item.windows]
     if not windows:
         raise ValueError("no text to score; a perplexity of nothing is undefined")
     nats = [0.0] * len(items)
-    remaining = [len(window.tokens) - window.first for window in windows]
-    done = 0
-    sequences = [window.tokens for window in windows]
-    for scores in engine.score(sequences, [window.first for window in windows]):
-        count = len(scores.log_probs)
-        tokens = sequences[scores.sequence][scores.start : scores.start + count]
-        targets = torch.tensor(tokens, device=scores.log_probs.device)
-        total = scores.log_probs.gather(1, targets.unsqueeze(1)).double().sum().item()
-        if not torch.isfinite(torch.tensor(total)):
+    requests = [ScoreRequest(tokens=window.tokens, first=window.first) for window in windows]
+    for done, result in enumerate(answers(engine, requests), start=1):
+        total = result.log_probs.double().sum().item()
+        if not math.isfinite(total):
             raise ValueError(
-                f"the log-probabilities of window {scores.sequence} from token {scores.start} sum to {total}; "
+                f"the log-probabilities of window {result.request} from token {result.first} sum to {total}; "
                 "the model's logits are NaN or infinite"
             )
-        nats[owners[scores.sequence]] -= total
-        remaining[scores.sequence] -= count
-        if remaining[scores.sequence] == 0:
-            done += 1
-            progress(done)
-    if any(remaining):
-        raise ValueError(f"the engine left {sum(remaining)} of the targets unscored; its score() must cover all")
+        nats[owners[result.request]] -= total
+        progress(done)
     bits = [item.bits for item in items]
     return Perplexities(
         nats=nats,

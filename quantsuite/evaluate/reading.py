@@ -1,4 +1,4 @@
-"""Rows of datasets: from a local folder, the hub, or what the hub left in the local cache."""
+"""Rows of datasets: from a local file or folder, the hub, or what the hub left in the local cache."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,8 @@ from quantsuite.quiet import quiet
 
 WAY_OUT = "Give the hub id, where the hub can be reached, or the folder of a local copy of the dataset"
 GLOB = frozenset("*?[]")
+FORMATS = {".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet"}
+"""Endings of files, and which reader of ``datasets`` they take."""
 
 
 class DataError(ValueError):
@@ -55,16 +57,19 @@ def _datasets_offline() -> Iterator[None]:
         datasets.config.HF_HUB_OFFLINE = before
 
 
-def _rows(location: str, config: str, split: str, columns: Sequence[str], **options: str) -> list[dict[str, Any]]:
-    import datasets
-
-    dataset = datasets.load_dataset(location, config, split=split, **options)
+def _select(dataset: Any, location: str, columns: Sequence[str]) -> list[dict[str, Any]]:
     if missing := [column for column in columns if column not in dataset.column_names]:
         raise DataError(
             f"{location!r} has columns {', '.join(dataset.column_names)} and lacks {', '.join(missing)}; "
             f"a recipe for it needs {', '.join(columns)}"
         )
     return dataset.select_columns(list(columns)).to_list()
+
+
+def _rows(location: str, config: str, split: str, columns: Sequence[str], **options: str) -> list[dict[str, Any]]:
+    import datasets
+
+    return _select(datasets.load_dataset(location, config or None, split=split, **options), location, columns)
 
 
 def _local_rows(folder: Path, *what: Any) -> list[dict[str, Any]]:
@@ -103,12 +108,31 @@ def _cause(error: BaseException) -> BaseException:
     return error
 
 
+def _read(what: str, way_out: str, read: Callable[[], list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """The rows that a call gives.
+
+    Raises:
+        MissingDataError: for whatever it raises: datasets, pyarrow and the hub raise of many kinds.
+        DataError: as the call does, or if there are no rows.
+    """
+    try:
+        with _quiet_datasets():
+            rows = read()
+    except DataError:
+        raise
+    except Exception as error:
+        raise MissingDataError(f"cannot load {what}: {one_line(_cause(error))}.  {way_out}") from error
+    if not rows:
+        raise DataError(f"{what} is empty")
+    return rows
+
+
 def read_rows(location: str, config: str, split: str, columns: Sequence[str]) -> list[dict[str, Any]]:
     """The rows of a split, with the wanted columns.
 
     Args:
         location: a hub id, or the folder of a local copy.
-        config: of the dataset.
+        config: of the dataset; empty where there is but one.
         split: of the configuration.
         columns: that the recipe needs.
 
@@ -119,18 +143,36 @@ def read_rows(location: str, config: str, split: str, columns: Sequence[str]) ->
     folder = Path(location).expanduser()
     if not folder.is_dir() and (folder.exists() or looks_like_path(location)):
         raise MissingDataError(f"{location} is not a folder, and no hub id has this form.  {WAY_OUT}")
-    try:
-        with _quiet_datasets():
-            if folder.is_dir():
-                rows = _local_rows(folder, config, split, columns)
-            else:
-                rows = _hub_rows(location, config, split, columns)
-    except DataError:
-        raise
-    except Exception as error:  # datasets, pyarrow and the hub raise of many kinds.
-        raise MissingDataError(
-            f"cannot load {config!r}, split {split!r}, from {location!r}: {one_line(_cause(error))}.  {WAY_OUT}"
-        ) from error
-    if not rows:
-        raise DataError(f"{location!r}, split {split!r}, is empty")
-    return rows
+    read = _local_rows if folder.is_dir() else _hub_rows
+    named = f"{config!r}, " if config else ""
+    return _read(
+        f"{named}split {split!r}, from {location!r}",
+        WAY_OUT,
+        lambda: read(folder if folder.is_dir() else location, config, split, columns),
+    )
+
+
+def read_file(path: Path, columns: Sequence[str]) -> list[dict[str, Any]]:
+    """The rows of a local file, with the wanted columns.
+
+    Raises:
+        MissingDataError: if it is not there or cannot be read, or has another ending than ``FORMATS``.
+        DataError: if a column is missing or there are no rows.
+    """
+    way_out = f"Give a file that ends in {', '.join(FORMATS)}"
+    if path.suffix not in FORMATS or not path.is_file():
+        found = "has an ending that no reader knows" if path.is_file() else "is not a file"
+        raise MissingDataError(f"{path} {found}.  {way_out}")
+    return _read(f"{str(path)!r}", way_out, lambda: _file_rows(path, columns))
+
+
+def _file_rows(path: Path, columns: Sequence[str]) -> list[dict[str, Any]]:
+    import datasets
+
+    with tempfile.TemporaryDirectory(prefix="quantsuite-") as temporary:
+        link = Path(temporary, "rows")  # A path of its own, as that of the file could be taken for a pattern.
+        link.symlink_to(path.resolve())
+        loaded = datasets.load_dataset(
+            FORMATS[path.suffix], data_files=str(link), split="train", cache_dir=f"{temporary}/cache"
+        )
+        return _select(loaded, str(path), columns)

@@ -1,12 +1,4 @@
-"""Perplexity recipes: how a text becomes windows of tokens, which targets count, what the mean is over.
-
-========================  ===========================================================================
-``window2048``            disjoint windows of 2,048 tokens, tail dropped; as GPTQ, AWQ, SmoothQuant report
-``chunk512``              disjoint 512 tokens, targets of the second half; as llama.cpp's ``perplexity``
-``head100``               the first 100 rows, each a sequence of its own
-``document``              rolling windows over each document; as lm-evaluation-harness's ``wikitext``
-========================  ===========================================================================
-"""
+"""How a text becomes windows of tokens, which targets count, what the mean is over."""
 
 from __future__ import annotations
 
@@ -16,7 +8,7 @@ from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerBase
 
-from quantsuite.evaluate.data import DataError, Document, raw_text
+from quantsuite.evaluate.data import DataError, Document
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,34 +36,37 @@ def _ids(tokenizer: PreTrainedTokenizerBase, text: str, *, special: bool) -> lis
     return tokenizer(text, add_special_tokens=special, verbose=False)["input_ids"]
 
 
-def _disjoint(ids: Sequence[int], size: int, first: int, start: int | None = None) -> list[TextItem]:
-    """Windows of ``size`` tokens scored from ``first``; ``start`` replaces the first token of each."""
+def disjoint(
+    tokenizer: PreTrainedTokenizerBase, text: str, *, size: int, first: int = 1, start: bool = False
+) -> list[TextItem]:
+    """Disjoint windows of a text that is tokenized once; what does not fill the last one is left out.
+
+    Args:
+        tokenizer: of the model.
+        text: all of it.
+        size: of a window in tokens.
+        first: position in each window from which on tokens are scored.
+        start: whether a tokenizer that adds a start token puts it over the first token of each window.
+
+    Raises:
+        DataError: if the text does not fill one window.
+    """
+    ids = _ids(tokenizer, text, special=True)
+    replaces = start and tokenizer.bos_token_id is not None and ids[:1] == [tokenizer.bos_token_id]
     items = []
     for begin in range(0, len(ids) - size + 1, size):
-        tokens = list(ids[begin : begin + size])
-        if start is not None:
-            tokens[0] = start
+        tokens = ids[begin : begin + size]
+        if replaces:
+            tokens[0] = tokenizer.bos_token_id
         items.append(TextItem(windows=(Window(tokens=tuple(tokens), first=first),), units=size - first))
     if not items:
         raise DataError(f"the text has {len(ids)} tokens, less than one window of {size}; use a recipe with less")
     return items
 
 
-def window2048(tokenizer: PreTrainedTokenizerBase, rows: Sequence[str]) -> list[TextItem]:
-    """Rows joined by blank lines, tokenized once; no start token for each window."""
-    return _disjoint(_ids(tokenizer, "\n\n".join(rows), special=True), 2048, first=1)
-
-
-def chunk512(tokenizer: PreTrainedTokenizerBase, rows: Sequence[str]) -> list[TextItem]:
-    """The raw file; a tokenizer that adds a start token puts it over the first of each chunk."""
-    ids = _ids(tokenizer, raw_text(rows), special=True)
-    adds_start = tokenizer.bos_token_id is not None and ids[:1] == [tokenizer.bos_token_id]
-    return _disjoint(ids, 512, first=257, start=tokenizer.bos_token_id if adds_start else None)
-
-
-def head100(tokenizer: PreTrainedTokenizerBase, rows: Sequence[str]) -> list[TextItem]:
-    """The first 100 rows, empty ones skipped, each from its second token on."""
-    sequences = (_ids(tokenizer, row, special=True) for row in rows[:100] if row.strip())
+def rows_alone(tokenizer: PreTrainedTokenizerBase, rows: Sequence[str]) -> list[TextItem]:
+    """Each row a sequence of its own from its second token on; blank ones are left out."""
+    sequences = (_ids(tokenizer, row, special=True) for row in rows if row.strip())
     return [
         TextItem(windows=(Window(tokens=tuple(ids), first=1),), units=len(ids) - 1) for ids in sequences if len(ids) > 1
     ]
@@ -87,7 +82,7 @@ def start_token(tokenizer: PreTrainedTokenizerBase) -> int:
         if token is not None:
             return int(token)
     raise DataError(
-        "the tokenizer has neither a BOS nor an EOS token, with which the document recipe starts; "
+        "the tokenizer has neither a BOS nor an EOS token, with which a document or an empty prompt starts; "
         "set one in tokenizer_config.json or choose a window recipe"
     )
 
@@ -131,37 +126,6 @@ def document_items(
             windows = tuple(rolling(ids, start, max_length))
             items.append(TextItem(windows=windows, units=units(document.text, len(ids)), bits=document.bits))
     return items
-
-
-_DETOKENIZE: tuple[tuple[str, str], ...] = (
-    (r"s '", "s'"),
-    (r"/' [0-9]/", r"/'[0-9]/"),
-    (r" @-@ ", "-"),
-    (r" @,@ ", ","),
-    (r" @\.@ ", "."),
-    *((f" {re.escape(mark)} ", f"{mark} ") for mark in ":;.!?,"),
-    (r"\(\s*([^)]*?)\s*\)", r"(\1)"),
-    (r"\[\s*([^\]]*?)\s*\]", r"[\1]"),
-    (r"{\s*([^}]*?)\s*}", r"{\1}"),
-    (r'"\s*([^"]*?)\s*"', r'"\1"'),
-    (r"'\s*([^']*?)\s*'", r"'\1'"),
-    (r"= = = =", "===="),
-    (r"= = =", "==="),
-    (r"= =", "=="),
-    (" \N{DEGREE SIGN} ", "\N{DEGREE SIGN}"),
-    (r" \n", "\n"),
-    (r"\n ", "\n"),
-    (r" N ", " 1 "),
-    (r" 's", "'s"),
-)
-"""The harness's rules that undo WikiText's tokenization, in order (lm-evaluation-harness, ``wikitext``)."""
-
-
-def detokenize(text: str) -> str:
-    """WikiText as running text: the string that the ``document`` recipe scores."""
-    for pattern, replacement in _DETOKENIZE:
-        text = re.sub(pattern, replacement, text)
-    return text
 
 
 def count_words(text: str) -> int:

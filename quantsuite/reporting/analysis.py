@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from quantsuite.records import Choices, Dataset, Divergences, Metric, Record, differences_with_model
-from quantsuite.statistics import Comparison, Interval, Margins, compare, shared_ranks, value_interval
+from quantsuite.contrasts import FORMATS, STANDARD, Contrast, engine_contrasts, find_pairs
+from quantsuite.facets import coarseness, facets_of, place
+from quantsuite.intervals import Interval
+from quantsuite.margins import Margins
+from quantsuite.metrics import Metric
+from quantsuite.pairs import Pair, compare_records, incomparable
+from quantsuite.records import Dataset, Record, TaskLabel
+from quantsuite.statistics import Comparison, shared_ranks
 
-COMPARED_FORMATS = ("int8", "fp8")
-EXECUTION_PAIR = ("simulated", "real")
-NO_REFERENCE = "no bf16 in this run"
+COMPARED_FORMATS = tuple(side.fields["format"] for side in (FORMATS.reference, FORMATS.candidate))
 
 T = TypeVar("T")
 
@@ -40,17 +43,8 @@ class Row:
     @property
     def label(self) -> str:
         subject = self.record.subject
-        return subject.scheme.name if subject.execution is None else f"{subject.scheme.name} {subject.execution}"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Pair:
-    """Two records compared with each other: the comparison, or the reason why there is none."""
-
-    reference: Record
-    candidate: Record
-    comparison: Comparison | None
-    note: str | None
+        label = subject.scheme if subject.execution is None else f"{subject.scheme} {subject.execution}"
+        return f"{label}, plan {subject.plan}" if subject.plan else label
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,11 +66,11 @@ class Trend:
 
 
 @dataclass(frozen=True, kw_only=True)
-class GroupAccuracies:
-    """Right answers of one record by group: ``(right, questions)``."""
+class GroupValues:
+    """Outcomes of one record by group: ``(their sum, over so many units)``."""
 
     label: str
-    counts: dict[str, tuple[int, int]]
+    sums: dict[str, tuple[float, float]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,20 +78,18 @@ class MetricAnalysis:
     """One metric of one model.
 
     Args:
-        metric: name, unit and direction.
+        task: its name and version.
+        metric: of its items.
         rows: the measured ones first, the best at the top, then those without a number.
-        format_pairs: FP8 against INT8 of equal granularity and execution.
-        execution_pairs: real against simulated of one scheme.
         trends: one for each format and execution with two granularities or more.
-        groups: accuracies by group of bf16, the best and the worst row.
+        groups: values by group of bf16, the best and the worst row.
     """
 
+    task: TaskLabel
     metric: Metric
     rows: tuple[Row, ...]
-    format_pairs: tuple[Pair, ...]
-    execution_pairs: tuple[Pair, ...]
     trends: tuple[Trend, ...]
-    groups: tuple[GroupAccuracies, ...]
+    groups: tuple[GroupValues, ...]
 
     @property
     def compared(self) -> tuple[Row, ...]:
@@ -109,12 +101,31 @@ class MetricAnalysis:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ContrastAnalysis:
+    """A contrast's pairs on one task, or from one task to another."""
+
+    contrast: Contrast
+    pairs: tuple[Pair, ...]
+
+    @property
+    def task(self) -> str:
+        """Its name, or both."""
+        pair = self.pairs[0]
+        return " to ".join(unique((pair.reference.task.name, pair.candidate.task.name)))
+
+    @property
+    def metric(self) -> Metric:
+        return self.pairs[0].candidate.metric
+
+
+@dataclass(frozen=True, kw_only=True)
 class ModelAnalysis:
-    """All metrics of one model."""
+    """All metrics of one model, and what contrasts find in it, contrast by contrast and task by task."""
 
     model: str
     records: tuple[Record, ...]
     metrics: tuple[MetricAnalysis, ...]
+    contrasts: tuple[ContrastAnalysis, ...]
 
 
 def unique(values: Iterable[T]) -> list[T]:
@@ -126,29 +137,73 @@ def unique(values: Iterable[T]) -> list[T]:
     return found
 
 
-def analyse(records: Sequence[Record], margins: Margins) -> list[ModelAnalysis]:
-    """Everything that the report shows, model by model in the records' order."""
-    models = []
-    for model in unique(record.subject.model for record in records):
-        own = [record for record in records if record.subject.model == model]
+def analyse(records: Sequence[Record], margins: Margins, contrasts: Sequence[Contrast] = ()) -> list[ModelAnalysis]:
+    """Everything that the report shows, model by model in the records' order.
+
+    Args:
+        records: one a cell.
+        margins: the losses that count as none.
+        contrasts: beside those of every report.
+
+    Raises:
+        ContrastError: if a contrast does not tell two records apart.
+    """
+    models, seen = [], set()
+    for title, own in by_model(records).items():
         metrics = tuple(_analyse_metric(group, margins) for group in by_metric(own))
-        models.append(ModelAnalysis(model=model, records=tuple(own), metrics=metrics))
+        found = contrasts_of(own, [each for each in (*contrasts, *STANDARD) if not each.crosses_settings], margins)
+        model = own[0].subject.model
+        if model not in seen:
+            # What is compared across engines, devices or dtypes stands where its model comes first.
+            whole = [record for record in records if record.subject.model == model]
+            crossing = [each for each in (*contrasts, *engine_contrasts(whole)) if each.crosses_settings]
+            found += contrasts_of(whole, crossing, margins)
+            seen.add(model)
+        models.append(ModelAnalysis(model=title, records=tuple(own), metrics=metrics, contrasts=tuple(found)))
     return models
+
+
+def by_model(records: Sequence[Record]) -> dict[str, list[Record]]:
+    """Records of one model together; of one engine, device and dtype too, where a model was measured in several."""
+    settings = unique(record.key.setting for record in records)
+    models = [model for model, *_ in settings]
+    found = {}
+    for setting in settings:
+        model, *rest = filter(None, setting)
+        title = model if models.count(model) == 1 else f"{model} ({', '.join(rest)})"
+        found[title] = [record for record in records if record.key.setting == setting]
+    return found
+
+
+def contrasts_of(records: Sequence[Record], contrasts: Iterable[Contrast], margins: Margins) -> list[ContrastAnalysis]:
+    """The pairs of each contrast in the records of a model, task by task in the records' order.
+
+    Raises:
+        ContrastError: if a contrast does not tell two records apart.
+    """
+    order = unique(record.task.name for record in records)
+    found = []
+    for contrast in contrasts:
+        by_task: dict[tuple[int, int], list[Pair]] = {}
+        for pair in find_pairs(records, contrast, margins):
+            place = order.index(pair.reference.task.name), order.index(pair.candidate.task.name)
+            by_task.setdefault(place, []).append(pair)
+        found += [ContrastAnalysis(contrast=contrast, pairs=tuple(by_task[place])) for place in sorted(by_task)]
+    return found
 
 
 def by_metric(records: Sequence[Record]) -> list[list[Record]]:
     """Records of equal metric name together."""
-    names = unique(record.metric.name for record in records)
-    return [[record for record in records if record.metric.name == name] for name in names]
+    names = unique(record.task.name for record in records)
+    return [[record for record in records if record.task.name == name] for name in names]
 
 
 def _analyse_metric(records: Sequence[Record], margins: Margins) -> MetricAnalysis:
     rows = _ranked(rows_of(records, margins))
     return MetricAnalysis(
+        task=records[0].task,
         metric=records[0].metric,
         rows=tuple(rows),
-        format_pairs=tuple(_format_pairs(records, margins)),
-        execution_pairs=tuple(_execution_pairs(records, margins)),
         trends=tuple(_trends(rows, margins)),
         groups=tuple(_groups(rows)),
     )
@@ -166,10 +221,10 @@ def _row(record: Record, reference: Record | None, margins: Margins) -> Row:
     notes = [] if record.outcome == "passed" else [_reason(record)]
     interval = comparison = None
     try:
-        interval = value_interval(record)
+        interval = record.metric.interval(record.items)
     except ValueError as error:
         notes.append(str(error))
-    if record is not reference and not isinstance(record.items, Divergences):
+    if record is not reference and record.metric.is_paired:
         comparison, why_not = compare_records(reference, record, margins)
         notes += [why_not] if why_not else []
     return Row(
@@ -191,23 +246,6 @@ def _weight_ratio(record: Record, reference: Record | None) -> float | None:
     return record.weight_bytes / reference.weight_bytes
 
 
-def compare_records(
-    reference: Record | None, candidate: Record, margins: Margins
-) -> tuple[Comparison | None, str | None]:
-    """The paired comparison, or why there is none."""
-    if reference is None:
-        return None, NO_REFERENCE
-    if reference.items is None or candidate.items is None:
-        missing = reference if reference.items is None else candidate
-        return None, f"{missing.subject.label} was not measured"
-    if different := differences_with_model(candidate, reference):
-        return None, f"not comparable with {reference.subject.label}: {'; '.join(different)}"
-    try:
-        return compare(reference.items, candidate.items, candidate.metric.better, margins), None
-    except ValueError as error:
-        return None, f"not comparable with {reference.subject.label}: {error}"
-
-
 def _ranked(rows: Sequence[Row]) -> list[Row]:
     """Measured rows best first, with ranks where they can be compared; then the others as they came."""
     measured = [row for row in rows if row.record.measured]
@@ -225,11 +263,11 @@ def _ranks(rows: Sequence[Row]) -> list[int | None]:
     chosen = [
         index
         for index, row in enumerate(rows)
-        if row is first or (first is not None and not differences_with_model(row.record, first.record))
+        if row is first or (first is not None and not incomparable(first.record, row.record))
     ]
     items = [rows[index].record.items for index in chosen]
     try:
-        found = shared_ranks(items, rows[0].record.metric.better) if len(items) > 1 else []
+        found = shared_ranks(rows[0].record.metric, items) if len(items) > 1 else []
     except ValueError:
         return ranks
     for index, rank in zip(chosen, found, strict=False):
@@ -237,72 +275,28 @@ def _ranks(rows: Sequence[Row]) -> list[int | None]:
     return ranks
 
 
-def is_weight_only(record: Record) -> bool:
-    """Whether nothing but the weight is quantized, so that format and granularity are the whole scheme."""
-    scheme = record.subject.scheme
-    return scheme.name == f"{scheme.format}-{scheme.granularity}"
-
-
-def _format_pairs(records: Sequence[Record], margins: Margins) -> list[Pair]:
-    reference, candidate = (
-        {
-            (record.subject.scheme.granularity, record.subject.execution): record
-            for record in records
-            if record.measured and is_weight_only(record) and record.subject.scheme.format == name
-        }
-        for name in COMPARED_FORMATS
-    )
-    keys = sorted(reference.keys() & candidate.keys(), key=lambda key: (coarseness(key[0]), _execution_order(key[1])))
-    return _pairs([(reference[key], candidate[key]) for key in keys], margins)
-
-
-def _execution_order(execution: str | None) -> int:
-    return EXECUTION_PAIR.index(execution) if execution in EXECUTION_PAIR else -1
-
-
-def _execution_pairs(records: Sequence[Record], margins: Margins) -> list[Pair]:
-    simulated, real = (
-        {
-            record.subject.scheme.name: record
-            for record in records
-            if record.measured and record.subject.execution == name
-        }
-        for name in EXECUTION_PAIR
-    )
-    return _pairs([(simulated[name], real[name]) for name in simulated if name in real], margins)
-
-
-def _pairs(records: Iterable[tuple[Record, Record]], margins: Margins) -> list[Pair]:
-    pairs = []
-    for reference, candidate in records:
-        if not isinstance(candidate.items, Divergences):
-            comparison, note = compare_records(reference, candidate, margins)
-            pairs.append(Pair(reference=reference, candidate=candidate, comparison=comparison, note=note))
-    return pairs
-
-
-def coarseness(granularity: str | None) -> tuple[int, int]:
-    """Sorts granularities from coarse to fine: tensor, row, then groups from large to small."""
-    if group := re.fullmatch(r"g(\d+)", granularity or ""):
-        return 2, -int(group[1])
-    return {"tensor": 0, "row": 1}.get(granularity or "", 3), 0
+def facet(row: Row, field: str) -> str:
+    """The value of a field of a row's record."""
+    return facets_of(row.record)[field]
 
 
 def _trends(rows: Sequence[Row], margins: Margins) -> list[Trend]:
-    comparable = [row for row in rows if row.comparison is not None and is_weight_only(row.record)]
-    series = [row for row in comparable if coarseness(row.record.subject.scheme.granularity)[0] < 3]
-    series.sort(key=lambda row: coarseness(row.record.subject.scheme.granularity))
-    keys = unique((row.record.subject.scheme.format, row.record.subject.execution) for row in series)
-    keys.sort(key=lambda key: (key[0] not in COMPARED_FORMATS, key[0] == COMPARED_FORMATS[1], _execution_order(key[1])))
+    """Of what says nothing but format and granularity, all of it under the conditions of the first."""
+    comparable = [row for row in rows if row.comparison is not None and not facet(row, "rest")]
+    series = [
+        row
+        for row in comparable
+        if coarseness(facet(row, "granularity"))[0] < 3 and not incomparable(comparable[0].record, row.record)
+    ]
+    series.sort(key=lambda row: coarseness(facet(row, "granularity")))
+    keys = unique((facet(row, "format"), facet(row, "execution")) for row in series)
+    known = COMPARED_FORMATS
+    keys.sort(key=lambda key: (key[0] not in known, key[0] == known[1], place("execution", key[1])))
     trends = []
     for form, execution in keys:
-        own = [
-            row
-            for row in series
-            if (row.record.subject.scheme.format, row.record.subject.execution) == (form, execution)
-        ]
+        own = [row for row in series if (facet(row, "format"), facet(row, "execution")) == (form, execution)]
         if len(own) > 1:
-            trends.append(Trend(format=form or "", execution=execution, points=_points(own, margins)))
+            trends.append(Trend(format=form, execution=execution or None, points=_points(own, margins)))
     return trends
 
 
@@ -310,7 +304,7 @@ def _points(rows: Sequence[Row], margins: Margins) -> tuple[Point, ...]:
     finest = rows[-1].record
     return tuple(
         Point(
-            granularity=row.record.subject.scheme.granularity or "",
+            granularity=facet(row, "granularity"),
             row=row,
             against_finest=None if row.record is finest else compare_records(finest, row.record, margins)[0],
         )
@@ -318,17 +312,19 @@ def _points(rows: Sequence[Row], margins: Margins) -> tuple[Point, ...]:
     )
 
 
-def _groups(rows: Sequence[Row]) -> list[GroupAccuracies]:
-    scored = [row for row in rows if isinstance(row.record.items, Choices)]
+def _groups(rows: Sequence[Row]) -> list[GroupValues]:
+    scored = [row for row in rows if row.record.measured and row.record.metric.groups is not None]
     quantized = [row for row in scored if not row.record.subject.is_reference]
     chosen = [row for row in scored if row.record.subject.is_reference] + quantized[:1] + quantized[1:][-1:]
     groups = []
     for row in chosen:
-        items = row.record.items
-        assert isinstance(items, Choices)
-        counts: dict[str, tuple[int, int]] = {}
-        for group, right in zip(items.group, items.correct, strict=True):
-            before = counts.get(group, (0, 0))
-            counts[group] = (before[0] + right, before[1] + 1)
-        groups.append(GroupAccuracies(label=row.label, counts=counts))
+        metric, items = row.record.metric, row.record.items
+        assert metric.groups is not None
+        sums: dict[str, tuple[float, float]] = {}
+        for group, outcome, units in zip(
+            metric.groups(items), metric.outcomes(items), metric.units(items), strict=True
+        ):
+            before = sums.get(group, (0, 0))
+            sums[group] = (before[0] + outcome, before[1] + units)
+        groups.append(GroupValues(label=row.label, sums=sums))
     return groups

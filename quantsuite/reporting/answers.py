@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from quantsuite.facets import coarseness
+from quantsuite.intervals import CONFIDENCE
 from quantsuite.reporting.analysis import (
     COMPARED_FORMATS,
     MetricAnalysis,
@@ -13,11 +15,11 @@ from quantsuite.reporting.analysis import (
     Point,
     Row,
     Trend,
-    coarseness,
+    facet,
     unique,
 )
-from quantsuite.reporting.wording import approximately, count, enumerate_variants, items_of, joined, scale_of
-from quantsuite.statistics import CONFIDENCE, Comparison, Verdict
+from quantsuite.reporting.wording import approximately, capital, count, enumerate_variants, joined
+from quantsuite.statistics import Comparison, Verdict
 
 WORSE = "Does lower precision give worse results?"
 WORSE_RULE = "A variant is worse if the paired interval of its loss against bf16 lies above zero."
@@ -73,7 +75,7 @@ def _summarize(findings: Sequence[Finding]) -> str:
     for finding in findings:
         by_answer.setdefault(finding.answer, []).append(finding.subject)
     text = "; ".join(f"{answer}: {joined(subjects)}" for answer, subjects in by_answer.items())
-    return f"{_capital(text)}." if text else ""
+    return f"{capital(text)}." if text else ""
 
 
 def _worse_in(metric: MetricAnalysis) -> Finding:
@@ -87,13 +89,13 @@ def _worse_in(metric: MetricAnalysis) -> Finding:
     else:
         answer = "no" if better else "not distinguishable"
     sentences = [
-        *(_format_sentence(metric, form) for form in unique(row.record.subject.scheme.format for row in rows)),
+        *(_format_sentence(metric, form) for form in unique(facet(row, "format") for row in rows)),
         *_chance_sentence(rows, worse, lasting),
         _largest_loss_sentence(metric),
         *([] if worse else [_sensitivity_sentence(metric)]),
         *_margin_sentences(metric),
     ]
-    return Finding(subject=metric.metric.name, answer=answer, sentences=tuple(sentences))
+    return Finding(subject=metric.task.name, answer=answer, sentences=tuple(sentences))
 
 
 def _extent(rows: Sequence[Row]) -> str:
@@ -131,11 +133,11 @@ def _comparison(row: Row) -> Comparison:
 def _sample(metric: MetricAnalysis) -> str:
     """``n=1,000 questions``, or the range where rows differ."""
     sizes = sorted({_comparison(row).items for row in metric.compared})
-    return f"n={' to '.join(f'{size:,}' for size in unique((sizes[0], sizes[-1])))} {items_of(metric.metric)}"
+    return f"n={' to '.join(f'{size:,}' for size in unique((sizes[0], sizes[-1])))} {metric.metric.noun}"
 
 
-def _format_sentence(metric: MetricAnalysis, form: str | None) -> str:
-    rows = [row for row in metric.compared if row.record.subject.scheme.format == form]
+def _format_sentence(metric: MetricAnalysis, form: str) -> str:
+    rows = [row for row in metric.compared if facet(row, "format") == form]
     worse, better = _worse_rows(rows), _better_rows(rows)
     rest = len(rows) - len(worse) - len(better)
     parts = []
@@ -162,7 +164,7 @@ def _chance_sentence(rows: Sequence[Row], worse: Sequence[Row], lasting: Sequenc
 
 
 def _largest_loss_sentence(metric: MetricAnalysis) -> str:
-    scale = scale_of(metric.metric)
+    scale = metric.metric.scale
     row = max(metric.compared, key=lambda row: _comparison(row).loss.estimate)
     loss = _comparison(row).loss
     if loss.estimate < 0:
@@ -171,7 +173,7 @@ def _largest_loss_sentence(metric: MetricAnalysis) -> str:
 
 
 def _sensitivity_sentence(metric: MetricAnalysis) -> str:
-    scale = scale_of(metric.metric)
+    scale = metric.metric.scale
     if all(_comparison(row).identical for row in metric.compared):
         return "The outcomes are identical, item by item."
     losses = [_comparison(row).loss for row in metric.compared]
@@ -180,7 +182,7 @@ def _sensitivity_sentence(metric: MetricAnalysis) -> str:
 
 
 def _margin_sentences(metric: MetricAnalysis) -> list[str]:
-    scale = scale_of(metric.metric)
+    scale = metric.metric.scale
     rows = metric.compared
     verdicts = Counter(_comparison(row).verdict for row in rows)
     counted = [f"{verdicts[name]} {name}" for name in ("equivalent or better", "undecided", "worse") if verdicts[name]]
@@ -188,7 +190,7 @@ def _margin_sentences(metric: MetricAnalysis) -> list[str]:
     needed = sorted({size for row in rows if (size := _comparison(row).items_to_decide) is not None})
     if needed:
         span = " to ".join(unique((approximately(needed[0]), approximately(needed[-1]))))
-        items = items_of(metric.metric)
+        items = metric.metric.noun
         sentences.append(f"About {span} {items} would decide what is undecided, if the changes stay as estimated.")
     return sentences
 
@@ -221,7 +223,7 @@ def _group_size(model: ModelAnalysis) -> Answer:
 
 def _same_need(metric: MetricAnalysis, trends: Sequence[Trend]) -> Finding:
     needs = [need(metric, trend) for trend in trends]
-    subject = " ".join(part for part in (metric.metric.name, trends[0].execution) if part)
+    subject = " ".join(part for part in (metric.task.name, trends[0].execution) if part)
     return Finding(subject=subject, answer=_agreement(needs), sentences=tuple(each.sentence for each in needs))
 
 
@@ -263,7 +265,7 @@ def need(metric: MetricAnalysis, trend: Trend) -> Need:
 
 def _insufficient_sentence(metric: MetricAnalysis, finest: Point) -> str:
     loss = _comparison(finest.row).loss
-    scale = scale_of(metric.metric)
+    scale = metric.metric.scale
     lost = f"{scale.change_interval(loss)} {scale.change_unit}"
     return f"None suffices: {finest.granularity} itself is worse than bf16 by more than the margin (loss {lost})."
 
@@ -298,16 +300,12 @@ def _sufficient_sentence(metric: MetricAnalysis, trend: Trend, enough: Point, st
         known = known or f"{enough.granularity} is needed; "
         return f"{known}{stop.granularity} does not suffice: {lost}."
     size = stop.against_finest.items_to_decide
-    decide = "" if size is None else f"; about {approximately(size)} {items_of(metric.metric)} would decide"
+    decide = "" if size is None else f"; about {approximately(size)} {metric.metric.noun} would decide"
     return f"{known}{'whether' if known else 'Whether'} {stop.granularity} suffices is undecided: {lost}{decide}."
-
-
-def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]
 
 
 def _loss_of(metric: MetricAnalysis, point: Point) -> str:
     if point.against_finest is None:
         return "an amount that could not be compared"
-    scale = scale_of(metric.metric)
+    scale = metric.metric.scale
     return f"{scale.change_interval(point.against_finest.loss)} {scale.change_unit}"

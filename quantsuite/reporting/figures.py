@@ -6,18 +6,22 @@ import io
 import itertools
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from quantsuite.contrasts import Contrast
+from quantsuite.facets import coarseness
+from quantsuite.intervals import Interval
+from quantsuite.metrics import Metric
 from quantsuite.records import ErrorPoint
-from quantsuite.reporting.analysis import MetricAnalysis, ModelAnalysis, coarseness, unique
-from quantsuite.reporting.wording import scale_of
-from quantsuite.statistics import Interval
+from quantsuite.reporting.analysis import ContrastAnalysis, MetricAnalysis, ModelAnalysis, facet, unique
+from quantsuite.reporting.contrasts import column_of, row_of
 
 INK = "#5f6368"
 """Every line and letter; where the page sets the colour it is replaced by ``currentColor``."""
@@ -64,32 +68,41 @@ class Plot:
         return text.replace("<svg ", f'<svg role="img" aria-label="{self.title}" ', 1)
 
 
-def plots(model: ModelAnalysis, slug: str) -> list[Plot]:
-    """The plots that the model's records allow: ranking, formats, trend."""
+def plots(model: ModelAnalysis, slug: str) -> dict[str, Plot]:
+    """The plots that the model's records allow: ``ranking``, a contrast by its name, ``granularity``."""
     ranking = [metric for metric in model.metrics if metric.compared]
-    pairs = [metric for metric in model.metrics if any(pair.comparison for pair in metric.format_pairs)]
     trends = [metric for metric in model.metrics if metric.trends]
-    drawn = []
+    drawn = {}
     if ranking:
         caption = (
             "Paired loss against bf16 with its interval. The solid line is bf16, the dashed line the margin; "
             "losses lie to the right. Filled: real; hollow: simulated."
         )
         rows = max(len(metric.compared) for metric in ranking)
-        svg = _draw(ranking, _ranking_panel, 1.3 + 0.2 * rows, labels=0.5)
-        drawn.append(Plot(name=f"{slug}-ranking", title="Loss against bf16", caption=caption, svg=svg))
-    if pairs:
-        caption = "Paired loss of FP8 against INT8: to the right FP8 is worse. Filled: real; hollow: simulated."
-        svg = _draw(pairs, _pairs_panel, 3.0, labels=0.2)
-        drawn.append(Plot(name=f"{slug}-formats", title="FP8 against INT8", caption=caption, svg=svg))
+        svg = _draw(ranking, _ranking_panel, 1.3 + 0.2 * rows, labels=0.5, formats=_formats(ranking))
+        drawn["ranking"] = Plot(name=f"{slug}-ranking", title="Loss against bf16", caption=caption, svg=svg)
+    for contrast in unique(found.contrast for found in model.contrasts if found.contrast.prominent):
+        shown = [found for found in model.contrasts if found.contrast == contrast]
+        if shown := [found for found in shown if any(pair.comparison for pair in found.pairs)]:
+            drawn[contrast.name] = _contrast_plot(contrast, shown, slug)
     if trends:
         caption = (
             "Paired loss against bf16 with its interval; losses lie above the solid line, "
             "the dashed line is the margin. Filled, solid: real; hollow, dotted: simulated."
         )
-        svg = _draw(trends, _trend_panel, 3.2, labels=0.3)
-        drawn.append(Plot(name=f"{slug}-granularity", title="Loss by granularity", caption=caption, svg=svg))
+        svg = _draw(trends, _trend_panel, 3.2, labels=0.3, formats=_formats(trends))
+        drawn["granularity"] = Plot(name=f"{slug}-granularity", title="Loss by granularity", caption=caption, svg=svg)
     return drawn
+
+
+def _contrast_plot(contrast: Contrast, found: Sequence[ContrastAnalysis], slug: str) -> Plot:
+    title = f"{contrast.candidate} against {contrast.reference}"
+    caption = f"Paired loss of {title}: to the right {contrast.candidate} is worse."
+    if "execution" in contrast.match:
+        caption += " Filled: real; hollow: simulated."
+    rows = max(len(unique(row_of(each, pair) for pair in each.pairs)) for each in found)
+    svg = _draw(found, _pairs_panel, max(3.0, 1.3 + 0.2 * rows), labels=0.2)
+    return Plot(name=f"{slug}-{contrast.name}", title=title, caption=caption, svg=svg)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,30 +153,49 @@ def _svg(figure: Figure) -> str:
     return buffer.getvalue()
 
 
+Drawn = TypeVar("Drawn", MetricAnalysis, ContrastAnalysis)
+
+
 def _draw(
-    metrics: Sequence[MetricAnalysis], panel: Callable[[Axes, MetricAnalysis], None], height: float, *, labels: float
+    found: Sequence[Drawn],
+    panel: Callable[[Axes, Drawn], None],
+    height: float,
+    *,
+    labels: float,
+    formats: Sequence[str] = (),
 ) -> str:
-    """One panel a metric, at most ``COLUMNS`` in a row; ``labels`` inches more a panel for tick labels."""
-    columns = min(COLUMNS, len(metrics))
-    rows = math.ceil(len(metrics) / columns)
+    """One panel a metric, at most ``COLUMNS`` in a row.
+
+    Args:
+        found: a panel each.
+        panel: draws one.
+        height: of a panel, in inches.
+        labels: inches more a panel for tick labels.
+        formats: that colours tell apart.
+    """
+    columns = min(COLUMNS, len(found))
+    rows = math.ceil(len(found) / columns)
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=((PANEL_WIDTH + labels) * columns, height * rows + 0.4), layout="constrained")
-        for index, metric in enumerate(metrics):
-            panel(figure.add_subplot(rows, columns, index + 1), metric)
-        formats = unique(row.record.subject.scheme.format for metric in metrics for row in metric.compared)
+        for index, each in enumerate(found):
+            panel(figure.add_subplot(rows, columns, index + 1), each)
         handles = [
             Line2D([], [], color=_colour(form), marker="o", linestyle="none", label=(form or "bf16").upper())
             for form in formats
         ]
-        if len(handles) > 1 and panel is not _pairs_panel:
+        if len(handles) > 1:
             figure.legend(handles=handles, loc="outside upper left", ncols=len(handles), frameon=False)
         return _svg(figure)
 
 
-def _colour(form: str | None) -> str:
+def _formats(metrics: Iterable[MetricAnalysis]) -> list[str]:
+    return unique(facet(row, "format") for metric in metrics for row in metric.compared)
+
+
+def _colour(form: str) -> str:
     if form in COLOURS:
         return COLOURS[form]
-    return OTHER_COLOURS[sum(map(ord, form or "")) % len(OTHER_COLOURS)]
+    return OTHER_COLOURS[sum(map(ord, form)) % len(OTHER_COLOURS)]
 
 
 def _dot(
@@ -184,63 +216,62 @@ def _is_filled(execution: str | None) -> bool:
     return execution != "simulated"
 
 
-def _loss_label(metric: MetricAnalysis) -> str:
-    scale = scale_of(metric.metric)
-    return "loss, accuracy points" if scale.change_unit == "points" else f"loss, {scale.change_unit}"
+def _loss_label(metric: Metric) -> str:
+    scale = metric.scale
+    return f"loss, {scale.change_name or scale.change_unit}"
 
 
 def _zero_and_margin(axes: Axes, metric: MetricAnalysis, *, upright: bool) -> None:
     line = axes.axhline if upright else axes.axvline
     margin = next(row.comparison.margin for row in metric.compared if row.comparison is not None)
     line(0, color=INK, linewidth=1)
-    line(margin * scale_of(metric.metric).change_factor, color=INK, linewidth=1, linestyle=(0, (4, 3)))
+    line(margin * metric.metric.scale.change_factor, color=INK, linewidth=1, linestyle=(0, (4, 3)))
     axes.grid(axis="y" if upright else "x", color=INK, alpha=0.18, linewidth=0.6)
     axes.set_axisbelow(True)
 
 
 def _ranking_panel(axes: Axes, metric: MetricAnalysis) -> None:
-    factor = scale_of(metric.metric).change_factor
+    factor = metric.metric.scale.change_factor
     rows = metric.compared
     for position, row in enumerate(rows):
         subject = row.record.subject
         assert row.comparison is not None
         filled = _is_filled(subject.execution)
-        _dot(axes, position, row.comparison.loss, factor, _colour(subject.scheme.format), filled=filled)
+        _dot(axes, position, row.comparison.loss, factor, _colour(facet(row, "format")), filled=filled)
     _zero_and_margin(axes, metric, upright=False)
     axes.set_yticks(range(len(rows)), [row.label for row in rows], fontsize=7.5)
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.tick_params(axis="y", length=0)
-    axes.set_xlabel(_loss_label(metric))
-    axes.set_title(metric.metric.name, loc="left")
+    axes.set_xlabel(_loss_label(metric.metric))
+    axes.set_title(metric.task.name, loc="left")
 
 
 def _spread(index: int, count: int, step: float = 0.16) -> float:
     return step * (index - (count - 1) / 2)
 
 
-def _pairs_panel(axes: Axes, metric: MetricAnalysis) -> None:
-    factor = scale_of(metric.metric).change_factor
-    pairs = [pair for pair in metric.format_pairs if pair.comparison is not None]
-    ladder = unique(pair.reference.subject.scheme.granularity for pair in pairs)
-    executions = unique(pair.reference.subject.execution for pair in pairs)
+def _pairs_panel(axes: Axes, found: ContrastAnalysis) -> None:
+    factor = found.metric.scale.change_factor
+    pairs = [pair for pair in found.pairs if pair.comparison is not None]
+    rows = unique(row_of(found, pair) for pair in pairs)
+    columns = unique(column_of(found, pair) for pair in pairs)
     for pair in pairs:
         assert pair.comparison is not None
-        subject = pair.reference.subject
-        spread = _spread(executions.index(subject.execution), len(executions), 0.3)
-        position = ladder.index(subject.scheme.granularity) + spread
-        _dot(axes, position, pair.comparison.loss, factor, INK, filled=_is_filled(subject.execution))
+        spread = _spread(columns.index(column_of(found, pair)), len(columns), 0.3)
+        filled = "execution" not in found.contrast.match or _is_filled(pair.reference.subject.execution)
+        _dot(axes, rows.index(row_of(found, pair)) + spread, pair.comparison.loss, factor, INK, filled=filled)
     axes.axvline(0, color=INK, linewidth=1)
     axes.grid(axis="x", color=INK, alpha=0.18, linewidth=0.6)
-    axes.set_yticks(range(len(ladder)), [name or "" for name in ladder])
-    axes.set_ylim(len(ladder) - 0.4, -0.6)
+    axes.set_yticks(range(len(rows)), [" ".join(row) for row in rows])
+    axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.tick_params(axis="y", length=0)
     axes.locator_params(axis="x", nbins=5)
-    axes.set_xlabel(f"FP8 against INT8: {_loss_label(metric)}")
-    axes.set_title(metric.metric.name, loc="left")
+    axes.set_xlabel(f"{found.contrast.candidate} against {found.contrast.reference}: {_loss_label(found.metric)}")
+    axes.set_title(found.task, loc="left")
 
 
 def _trend_panel(axes: Axes, metric: MetricAnalysis) -> None:
-    factor = scale_of(metric.metric).change_factor
+    factor = metric.metric.scale.change_factor
     ladder = sorted({point.granularity for trend in metric.trends for point in trend.points}, key=coarseness)
     for index, trend in enumerate(metric.trends):
         filled = _is_filled(trend.execution)
@@ -258,5 +289,5 @@ def _trend_panel(axes: Axes, metric: MetricAnalysis) -> None:
     _zero_and_margin(axes, metric, upright=True)
     axes.set_xticks(range(len(ladder)), ladder)
     axes.set_xlabel("granularity, coarse to fine")
-    axes.set_ylabel(_loss_label(metric))
-    axes.set_title(metric.metric.name, loc="left")
+    axes.set_ylabel(_loss_label(metric.metric))
+    axes.set_title(metric.task.name, loc="left")

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from quantsuite.metrics.scale import MISSING
 from quantsuite.records import ErrorPoint, PropertyResult
 from quantsuite.reporting.analysis import unique
 from quantsuite.reporting.figures import ErrorPanel, Plot, plot_errors
 from quantsuite.reporting.tables import Table, fixed
-from quantsuite.reporting.wording import MISSING
 
 SEVERITY = ("fails", "known failure", "within bound", "exact", "not supported", "not applicable")
 """What a cell of several schemes says: the first of these that any of them has."""

@@ -11,15 +11,18 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 from tabulate import tabulate
 
+from quantsuite.contrasts import Contrast
+from quantsuite.intervals import CONFIDENCE
+from quantsuite.margins import Margins
 from quantsuite.records import Run
 from quantsuite.reporting import tables
 from quantsuite.reporting.analysis import MetricAnalysis, ModelAnalysis, analyse, unique
 from quantsuite.reporting.answers import Answer, answers, floor_sentence
+from quantsuite.reporting.contrasts import contrast_table
 from quantsuite.reporting.figures import Plot, plots
 from quantsuite.reporting.numerics import numerics_section
 from quantsuite.reporting.tables import Table
-from quantsuite.reporting.wording import count, joined
-from quantsuite.statistics import CONFIDENCE, Margins
+from quantsuite.reporting.wording import capital, count, joined
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,46 +33,57 @@ class MetricSection:
     direction: str
     floor: str | None
     ranking: Table
-    format_pairs: Table | None
     trends: Table | None
-    execution_pairs: Table | None
     details: Table | None
     groups: Table | None
 
 
 @dataclass(frozen=True, kw_only=True)
+class ContrastSection:
+    """A contrast's tables, each with its task's name."""
+
+    contrast: Contrast
+    tables: tuple[tuple[str, Table], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class ModelSection:
-    """A model's part of the page; ``plots`` by the last part of their name."""
+    """A model's part of the page; ``plots`` by what they show, ``grouped`` the heading of tables by group."""
 
     name: str
     slug: str
     answers: tuple[Answer, ...]
     metrics: tuple[MetricSection, ...]
+    contrasts: tuple[ContrastSection, ...]
+    grouped: str
     plots: dict[str, Plot]
     datasets: Table
     provenance: Table
 
 
-def write_report(run: Run, folder: Path, *, margins: Margins | None = None) -> list[Path]:
+def write_report(
+    run: Run, folder: Path, *, margins: Margins | None = None, contrasts: Sequence[Contrast] = ()
+) -> list[Path]:
     """Write ``report.md`` with its plots and ``report.html``, which needs no other file.
 
     Args:
         run: of one file or several, one record a cell.
         folder: made if it is missing; its earlier ``report-*.svg`` are removed.
         margins: the losses that count as none.
+        contrasts: beside those of every report.
 
     Returns:
         The files written, the HTML page first.
 
     Raises:
-        ValueError: if there are no records.
+        ValueError: if there are no records, or a contrast does not tell two of them apart.
     """
     if not (run.records or run.properties or run.errors):
         raise ValueError("no records to report on; run pytest tests_accuracy first")
     margins = margins or Margins()
     sections = [
         _model_section(model, f"{_slug(model.model)}-{number}", margins)
-        for number, model in enumerate(analyse(run.records, margins), 1)
+        for number, model in enumerate(analyse(run.records, margins, contrasts), 1)
     ]
     numerics = numerics_section(run.properties, run.errors)
     words = {
@@ -118,7 +132,17 @@ def _model_section(model: ModelAnalysis, slug: str, margins: Margins) -> ModelSe
         slug=slug,
         answers=answers(model),
         metrics=tuple(_metric_section(metric) for metric in model.metrics),
-        plots={plot.name.rsplit("-", 1)[-1]: plot for plot in plots(model, slug)},
+        contrasts=tuple(
+            ContrastSection(
+                contrast=contrast,
+                tables=tuple(
+                    (found.task, contrast_table(found)) for found in model.contrasts if found.contrast == contrast
+                ),
+            )
+            for contrast in unique(found.contrast for found in model.contrasts)
+        ),
+        grouped=capital(f"{joined(unique(metric.metric.unit for metric in model.metrics if metric.groups))} by group"),
+        plots=plots(model, slug),
         datasets=tables.datasets(model),
         provenance=tables.provenance(model, margins),
     )
@@ -126,13 +150,11 @@ def _model_section(model: ModelAnalysis, slug: str, margins: Margins) -> ModelSe
 
 def _metric_section(metric: MetricAnalysis) -> MetricSection:
     return MetricSection(
-        name=metric.metric.name,
+        name=metric.task.name,
         direction=f"{metric.metric.better} is better",
         floor=floor_sentence(metric),
         ranking=tables.ranking(metric),
-        format_pairs=tables.format_pairs(metric) if metric.format_pairs else None,
         trends=tables.trends(metric) if metric.trends else None,
-        execution_pairs=tables.execution_pairs(metric) if metric.execution_pairs else None,
         details=tables.details(metric),
         groups=tables.groups(metric),
     )

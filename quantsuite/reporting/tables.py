@@ -6,37 +6,17 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
+from quantsuite.facets import coarseness
+from quantsuite.intervals import BOOTSTRAP_SEED, CONFIDENCE, RESAMPLES
+from quantsuite.margins import Margins
+from quantsuite.metrics.scale import MISSING
 from quantsuite.records import Record
-from quantsuite.reporting.analysis import MetricAnalysis, ModelAnalysis, Pair, Row, coarseness, unique
-from quantsuite.reporting.wording import (
-    ACCURACY,
-    MISSING,
-    PERPLEXITY,
-    heading,
-    mebibytes,
-    percent,
-    scale_of,
-    unquantized_share,
-)
-from quantsuite.statistics import BOOTSTRAP_SEED, CONFIDENCE, RESAMPLES, Margins
+from quantsuite.reporting.analysis import MetricAnalysis, ModelAnalysis, Row, unique
+from quantsuite.reporting.wording import capital, margins_of, mebibytes, percent, unquantized_share
 
 Kind = Literal["", "reference", "worse", "undecided", "unmeasured"]
 
 _WORDS = ("Verdict", "Finding", "Note", "Schemes", "Properties", "Outcome", "Shape")
-_DETAILS = {
-    "bits_per_byte": "bits per byte",
-    "floor_bits_per_byte": "floor, bits per byte",
-    "byte_perplexity": "byte perplexity",
-    "unparsed": "unparsed answers",
-    "ties": "ties",
-    "tokens": "tokens",
-    "items": "items",
-    "median_kl": "median KL, nats",
-    "p99_kl": "99th percentile KL, nats",
-    "max_kl": "largest KL, nats",
-    "same_top_rate": "same top token, fraction",
-    "mean_delta_p": "mean change of the true token's probability",
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,10 +38,10 @@ class Table:
 
 def ranking(metric: MetricAnalysis) -> Table:
     """All rows of a metric, the best first, those without a number last."""
-    scale = scale_of(metric.metric)
+    scale = metric.metric.scale
     bits = any("bits_per_byte" in row.record.details for row in metric.rows)
     interval = f"{CONFIDENCE:.0%} interval"
-    heads = ["Rank", "Scheme", "Execution", "Alias", heading(metric.metric), interval]
+    heads = ["Rank", "Scheme", "Execution", "Plan", "Alias", metric.metric.heading, interval]
     heads += ["bits per byte"] if bits else []
     heads += [f"Change from bf16, {scale.change_unit}", "Verdict", "Weights, MiB", "Weights, share of bf16", "Note"]
     rows = []
@@ -69,9 +49,10 @@ def ranking(metric: MetricAnalysis) -> Table:
         subject = row.record.subject
         cells = [
             MISSING if row.rank is None else str(row.rank),
-            subject.scheme.name,
+            subject.scheme,
             subject.execution or MISSING,
-            subject.scheme.alias or MISSING,
+            subject.plan or MISSING,
+            subject.variant.alias or MISSING,
             scale.value(row.record.value if row.record.measured else None),
             scale.interval(row.interval),
         ]
@@ -85,13 +66,13 @@ def ranking(metric: MetricAnalysis) -> Table:
         ]
         rows.append(tuple(cells))
     kinds = tuple(_kind(row) for row in metric.rows)
-    return _without_empty(Table(heads=tuple(heads), rows=tuple(rows), labels=4, kinds=kinds))
+    return _without_empty(Table(heads=tuple(heads), rows=tuple(rows), labels=5, kinds=kinds))
 
 
 def _change(row: Row) -> str:
     if row.comparison is None:
         return MISSING
-    return scale_of(row.record.metric).change_interval(row.comparison.change)
+    return row.record.metric.scale.change_interval(row.comparison.change)
 
 
 def _kind(row: Row) -> Kind:
@@ -125,87 +106,24 @@ def _number(value: float | None) -> str:
     return MISSING if value is None else f"{value:,.0f}" if value == round(value) else f"{value:.5g}"
 
 
-def format_pairs(metric: MetricAnalysis) -> Table:
-    """The change from INT8 to FP8 by granularity, a pair of columns for each execution."""
-    executions = unique(pair.reference.subject.execution for pair in metric.format_pairs)
-    ladder = unique(pair.reference.subject.scheme.granularity for pair in metric.format_pairs)
-    found = {_place(pair): pair for pair in metric.format_pairs}
-    unit = scale_of(metric.metric).change_unit
-    heads = ["Granularity"]
-    for execution in executions:
-        heads += [f"INT8 to FP8, {unit}{_suffix(execution)}", f"Finding{_suffix(execution)}"]
-    rows = []
-    for granularity in ladder:
-        cells = [granularity or MISSING]
-        for execution in executions:
-            cells += _pair_cells(found.get((granularity, execution)))
-        rows.append(tuple(cells))
-    return Table(heads=tuple(heads), rows=tuple(rows))
-
-
-def _suffix(execution: str | None) -> str:
+def suffix(execution: str | None) -> str:
+    """`` (real)`` behind a column head; empty for none."""
     return f" ({execution})" if execution else ""
-
-
-def _place(pair: Pair) -> tuple[str | None, str | None]:
-    return pair.reference.subject.scheme.granularity, pair.reference.subject.execution
-
-
-def _pair_cells(pair: Pair | None) -> list[str]:
-    if pair is None:
-        return [MISSING, "one of the two was not measured"]
-    if pair.comparison is None:
-        return [MISSING, pair.note or ""]
-    change = scale_of(pair.candidate.metric).change_interval(pair.comparison.change)
-    names = [record.subject.scheme.format or "" for record in (pair.reference, pair.candidate)]
-    return [change, _finding(pair, names[0].upper(), names[1].upper())]
-
-
-def _finding(pair: Pair, reference: str, candidate: str) -> str:
-    assert pair.comparison is not None
-    loss = pair.comparison.loss
-    if loss.covers_zero:
-        return f"not distinguishable at n={pair.comparison.items:,}"
-    return f"{reference if loss.low > 0 else candidate} better"
 
 
 def trends(metric: MetricAnalysis) -> Table:
     """The change from bf16 by granularity, a column for each format and execution."""
     ladder = sorted({point.granularity for trend in metric.trends for point in trend.points}, key=coarseness)
-    unit = scale_of(metric.metric).change_unit
-    heads = [f"{trend.format.upper()}{_suffix(trend.execution)}, {unit}" for trend in metric.trends]
+    unit = metric.metric.scale.change_unit
+    heads = [f"{trend.format.upper()}{suffix(trend.execution)}, {unit}" for trend in metric.trends]
     columns = [{point.granularity: _change(point.row) for point in trend.points} for trend in metric.trends]
     rows = [(granularity, *(column.get(granularity, MISSING) for column in columns)) for granularity in ladder]
     return Table(heads=("Granularity", *heads), rows=tuple(rows))
 
 
-def execution_pairs(metric: MetricAnalysis) -> Table:
-    """The change from simulated to real, scheme by scheme."""
-    unit = scale_of(metric.metric).change_unit
-    rows = []
-    for pair in metric.execution_pairs:
-        name = pair.reference.subject.scheme.name
-        comparison = pair.comparison
-        if comparison is None:
-            rows.append((name, MISSING, MISSING, MISSING, pair.note or ""))
-            continue
-        change = scale_of(metric.metric).change_interval(comparison.change)
-        flips = (str(comparison.lost), str(comparison.gained)) if unit == "points" else (MISSING, MISSING)
-        rows.append((name, change, *flips, _finding(pair, "simulated", "real")))
-    heads = ("Scheme", f"Simulated to real, {unit}", "Right to wrong", "Wrong to right", "Finding")
-    return _without_empty_tail(Table(heads=heads, rows=tuple(rows)))
-
-
-def _without_empty_tail(table: Table) -> Table:
-    keep = [i for i in range(len(table.heads)) if i < 2 or any(row[i] not in ("", MISSING) for row in table.rows)]
-    return Table(
-        heads=tuple(table.heads[i] for i in keep), rows=tuple(tuple(row[i] for i in keep) for row in table.rows)
-    )
-
-
 def details(metric: MetricAnalysis) -> Table | None:
     """Further numbers of the recipe, or ``None`` if it reports none."""
-    keys = unique(key for row in metric.rows for key in row.record.details)
+    keys, names = unique(key for row in metric.rows for key in row.record.details), metric.metric.detail_names
     if not keys:
         return None
     rows = [
@@ -213,20 +131,21 @@ def details(metric: MetricAnalysis) -> Table | None:
         for row in metric.rows
         if row.record.details
     ]
-    return Table(heads=("Variant", *(_DETAILS.get(key, key.replace("_", " ")) for key in keys)), rows=tuple(rows))
+    return Table(heads=("Variant", *(names.get(key, key.replace("_", " ")) for key in keys)), rows=tuple(rows))
 
 
 def groups(metric: MetricAnalysis) -> Table | None:
-    """Accuracy by group of bf16, the best and the worst, or ``None`` if the metric has no groups."""
+    """The value by group of bf16, the best and the worst, or ``None`` if the metric has no groups."""
     if not metric.groups:
         return None
-    names = sorted({name for column in metric.groups for name in column.counts})
+    names = sorted({name for column in metric.groups for name in column.sums})
+    sign = f", {metric.metric.scale.sign}" if metric.metric.scale.sign else ""
     rows = []
     for name in names:
-        counts = [column.counts.get(name, (0, 0)) for column in metric.groups]
-        shares = [scale_of(metric.metric).value(right / total) if total else MISSING for right, total in counts]
-        rows.append((name.replace("_", " "), f"{max(total for _, total in counts):,}", *shares))
-    heads = ("Group", "Questions", *(f"{column.label}, %" for column in metric.groups))
+        sums = [column.sums.get(name, (0, 0)) for column in metric.groups]
+        values = [metric.metric.scale.value(total / units) if units else MISSING for total, units in sums]
+        rows.append((name.replace("_", " "), f"{max(units for _, units in sums):,}", *values))
+    heads = ("Group", capital(metric.metric.noun), *(f"{column.label}{sign}" for column in metric.groups))
     return Table(heads=heads, rows=tuple(rows))
 
 
@@ -234,8 +153,8 @@ def datasets(model: ModelAnalysis) -> Table:
     """Which items each metric was measured on."""
     rows = [
         (
-            metric.metric.name,
-            str(metric.metric.version),
+            metric.task.name,
+            str(metric.task.version),
             dataset.name,
             dataset.sha256,
             f"{dataset.items:,}",
@@ -267,7 +186,7 @@ def provenance(model: ModelAnalysis, margins: Margins) -> Table:
         ("Versions", _listed(_versions(record) for record in records)),
         ("Created", " to ".join(unique(created[:1] + created[-1:])) or MISSING),
         ("Measuring time", f"{sum(record.seconds for record in records):,.1f} s"),
-        ("Margins", f"{ACCURACY.margin(margins.accuracy)}, {PERPLEXITY.margin(margins.log_perplexity)}"),
+        ("Margins", margins_of((metric.metric for metric in model.metrics), margins) or MISSING),
         ("Confidence", f"{CONFIDENCE:.0%}"),
         ("Bootstrap", f"{RESAMPLES:,} resamples, seed {BOOTSTRAP_SEED}"),
     ]

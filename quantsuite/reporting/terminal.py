@@ -10,19 +10,16 @@ from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderR
 from rich.table import Table
 from rich.text import Text
 
+from quantsuite.contrasts import Contrast
 from quantsuite.gate import GateResult
-from quantsuite.records import Metric, Record
-from quantsuite.reporting.analysis import Row, by_metric, rows_of, unique
-from quantsuite.reporting.wording import (
-    ACCURACY,
-    MISSING,
-    PERPLEXITY,
-    enumerate_variants,
-    heading,
-    scale_of,
-    unquantized_share,
-)
-from quantsuite.statistics import CONFIDENCE, Margins
+from quantsuite.intervals import CONFIDENCE
+from quantsuite.margins import Margins
+from quantsuite.metrics import Metric
+from quantsuite.metrics.scale import MISSING
+from quantsuite.records import Record
+from quantsuite.reporting.analysis import ContrastAnalysis, Row, by_metric, by_model, contrasts_of, rows_of, unique
+from quantsuite.reporting.contrasts import contrast_table
+from quantsuite.reporting.wording import enumerate_variants, margins_of, unquantized_share
 
 LABEL_WIDTH = 21
 VARIANT_WIDTH = 22
@@ -38,38 +35,38 @@ class _ModelSummary:
     """A model's table, cut into several where its metrics do not fit side by side, and what its cells leave out."""
 
     model: str
-    metrics: tuple[tuple[Metric, tuple[Row, ...]], ...]
+    metrics: tuple[tuple[str, Metric, tuple[Row, ...]], ...]
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        longest = max(len(row.record.subject.scheme.name) for _, rows in self.metrics for row in rows)
+        longest = max(len(row.record.subject.scheme) for _, _, rows in self.metrics for row in rows)
         side_by_side = max(1, (options.max_width - min(longest, VARIANT_WIDTH) - GAP) // (METRIC_WIDTH + GAP))
         for begin in range(0, len(self.metrics), side_by_side):
             yield self._table(self.metrics[begin : begin + side_by_side])
-        rows = [row for _, found in self.metrics for row in found]
+        rows = [row for _, _, found in self.metrics for row in found]
         for note in unique(row.note for row in rows if row.note):
             variants = enumerate_variants(row.record for row in rows if row.note == note)
             yield Text(f"{variants}: {note}", style="dim")
 
-    def _table(self, metrics: Sequence[tuple[Metric, tuple[Row, ...]]]) -> Table:
+    def _table(self, metrics: Sequence[tuple[str, Metric, tuple[Row, ...]]]) -> Table:
         table = Table(title=self.model, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
         table.add_column("scheme", overflow="fold", max_width=VARIANT_WIDTH)
-        for metric, _ in metrics:
-            table.add_column(f"{metric.name}\n{_units(metric)}", overflow="fold", max_width=METRIC_WIDTH)
-        rows = {(metric.name, _variant(row)): row for metric, found in metrics for row in found}
-        for scheme, execution in unique(_variant(row) for _, found in metrics for row in found):
-            cells = [_cell(rows.get((metric.name, (scheme, execution)))) for metric, _ in metrics]
+        for task, metric, _ in metrics:
+            table.add_column(f"{task}\n{_units(metric)}", overflow="fold", max_width=METRIC_WIDTH)
+        rows = {(task, _variant(row)): row for task, _, found in metrics for row in found}
+        for scheme, execution in unique(_variant(row) for _, _, found in metrics for row in found):
+            cells = [_cell(rows.get((task, (scheme, execution)))) for task, _, _ in metrics]
             table.add_row(Text.assemble(scheme, ("\n" + execution if execution else "", "dim")), *cells)
         return table
 
 
 def _variant(row: Row) -> tuple[str, str]:
     subject = row.record.subject
-    return subject.scheme.name, subject.execution or ""
+    return subject.scheme, ", ".join(part for part in (subject.execution, subject.plan) if part)
 
 
 def _units(metric: Metric) -> str:
-    scale = scale_of(metric)
-    return heading(metric) if metric.unit == scale.change_unit else f"{heading(metric)}; change, {scale.change_unit}"
+    unit = metric.scale.change_unit
+    return f"{metric.heading}; change, {unit}" if metric.is_paired else metric.heading
 
 
 def _cell(row: Row | None) -> Text:
@@ -78,7 +75,7 @@ def _cell(row: Row | None) -> Text:
         return Text(MISSING, style="dim")
     if not row.record.measured:
         return Text(row.record.outcome, style="dim")
-    scale = scale_of(row.record.metric)
+    scale = row.record.metric.scale
     text = Text(scale.value(row.record.value))
     if row.interval is not None:
         text.append(f" {scale.interval(row.interval)}")
@@ -89,19 +86,41 @@ def _cell(row: Row | None) -> Text:
     return text
 
 
-def terminal_summary(records: Sequence[Record], margins: Margins) -> RenderableType:
-    """A table a model: for each scheme and execution the value, the paired change from bf16 and the verdict."""
+def terminal_summary(records: Sequence[Record], margins: Margins, contrasts: Sequence[Contrast] = ()) -> RenderableType:
+    """A table a model: for each scheme and execution the value, the paired change from bf16 and the verdict.
+
+    Args:
+        records: one a cell.
+        margins: the losses that count as none.
+        contrasts: a table each.
+    """
     parts: list[RenderableType] = []
-    for model in unique(record.subject.model for record in records):
-        own = [record for record in records if record.subject.model == model]
-        metrics = tuple((group[0].metric, tuple(rows_of(group, margins))) for group in by_metric(own))
+    for model, own in by_model(records).items():
+        metrics = tuple(
+            (group[0].task.name, group[0].metric, tuple(rows_of(group, margins))) for group in by_metric(own)
+        )
         parts.append(_ModelSummary(model, metrics))
         parts += [Text(f"unquantized: {share}", style="dim") for share in unique(map(unquantized_share, own)) if share]
-    legend = (
-        f"{CONFIDENCE:.0%} intervals; changes are paired with bf16. ok: the loss is within the margin "
-        f"({ACCURACY.margin(margins.accuracy)}, {PERPLEXITY.margin(margins.log_perplexity)}); worse: beyond it."
-    )
-    return Group(*parts, Text(legend, style="dim"))
+    legend = f"{CONFIDENCE:.0%} intervals"
+    if shown := margins_of((record.metric for record in records), margins):
+        legend += f"; changes are paired with bf16. ok: the loss is within the margin ({shown}); worse: beyond it"
+    parts.append(Text(f"{legend}.", style="dim"))
+    for model in unique(record.subject.model for record in records) if contrasts else ():
+        own = [record for record in records if record.subject.model == model]
+        parts += [_contrast_summary(model, found) for found in contrasts_of(own, contrasts, margins)]
+    return Group(*parts)
+
+
+def _contrast_summary(model: str, found: ContrastAnalysis) -> Table:
+    """A contrast's pairs on one task."""
+    shown = contrast_table(found)
+    title = f"{model} {found.task}: {found.contrast.question}"
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
+    for index, head in enumerate(shown.heads):
+        table.add_column(head, overflow="fold", justify="right" if shown.is_number(index) else "left")
+    for row in shown.rows:
+        table.add_row(*map(Text, row))
+    return table
 
 
 def scheme_line(label: str, records: Sequence[Record], margins: Margins) -> str:
@@ -124,15 +143,15 @@ def scheme_line(label: str, records: Sequence[Record], margins: Margins) -> str:
         values = (_named_value(row.record) for row in rows)
         return f"{label:<{LABEL_WIDTH}} {', '.join(values)}, {seconds}"
     worst = max(compared, key=lambda row: row.comparison.loss.high - row.comparison.margin)
-    scale = scale_of(worst.record.metric)
+    scale = worst.record.metric.scale
     change = f"{scale.change_interval(worst.comparison.change)} {scale.change_unit}"
     return f"{label:<{LABEL_WIDTH}} {_SHORT[worst.comparison.verdict]:<9} {change}, {seconds}"
 
 
 def _named_value(record: Record) -> str:
     """``direct 92.3 %``, ``document 2.146``: the recipe and the value."""
-    unit = " %" if record.metric.unit == "accuracy" else ""
-    return f"{record.metric.name.rpartition('/')[2]} {scale_of(record.metric).value(record.value)}{unit}"
+    scale = record.metric.scale
+    return f"{record.task.name.rpartition('/')[2]} {scale.value(record.value)} {scale.sign}".rstrip()
 
 
 def gate_summary(result: GateResult) -> RenderableType:

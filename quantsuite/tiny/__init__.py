@@ -12,5 +12,5 @@ def embedded_folder() -> Path:
 
 def embedded_baseline(model: str) -> Path | None:
     """The reviewed run file of an embedded model, or ``None`` if it has none."""
-    path = Path(__file__).parent / "baselines" / f"{model}.json"
+    path = Path(__file__).parent / "baselines" / f"{model}.jsonl"
     return path if model in EMBEDDED and path.exists() else None

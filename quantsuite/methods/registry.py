@@ -1,0 +1,125 @@
+"""Methods by name: this package's, those of installed packages, and of a user's file."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import importlib.util
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import cache
+from importlib.metadata import entry_points
+from pathlib import Path
+from types import ModuleType
+
+from torch import nn
+
+from quantsuite.methods import clip, rtn
+from quantsuite.methods.protocol import Method, MethodError, validate
+from quantsuite.plan import Plan
+from quantsuite.scheme import Scheme
+
+ENTRY_POINT_GROUP = "quantsuite.methods"
+BUILT_IN: dict[str, Method] = {method.name: method for method in (rtn, clip)}
+
+
+def known(places: Sequence[str] = ()) -> list[str]:
+    """Names of the methods that there are, a user's first; installed ones are named, not loaded.
+
+    Raises:
+        MethodError: as :func:`load`.
+    """
+    return [
+        *(load(place).name for place in places),
+        *BUILT_IN,
+        *(e.name for e in entry_points(group=ENTRY_POINT_GROUP)),
+    ]
+
+
+def find(name: str, places: Sequence[str] = ()) -> Method:
+    """A method by its name.
+
+    Args:
+        name: of a method, a user's, of this package, or of an installed one's entry point ``quantsuite.methods``.
+        places: of a user's methods, as :func:`load` takes them.
+
+    Raises:
+        MethodError: if there is none, or it is no method.
+    """
+    own = {method.name: method for method in map(load, places)} | BUILT_IN
+    if name in own:
+        return own[name]
+    for entry in entry_points(group=ENTRY_POINT_GROUP, name=name):
+        return load(entry.value)
+    names = known(places)
+    close = difflib.get_close_matches(name, names, n=1)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    raise MethodError(f"unknown method {name!r}; {hint}known: {', '.join(names)}; --method my.py adds one of your own")
+
+
+def load(place: str) -> Method:
+    """The method of ``path.py``, ``path.py:NAME``, ``package.module`` or ``package.module:NAME``.
+
+    Without a name the module itself is the method.
+
+    Raises:
+        MethodError: if nothing is there, or what is there is no method.
+    """
+    module, _, attribute = place.partition(":")
+    found = _module(module)
+    if not attribute:
+        return validate(found, place)
+    if not hasattr(found, attribute):
+        raise MethodError(f"{module} has no {attribute!r}; it has {', '.join(k for k in vars(found) if k[0] != '_')}")
+    method = getattr(found, attribute)
+    return validate(method() if isinstance(method, type) else method, place)
+
+
+@cache
+def _module(place: str) -> ModuleType:
+    path = Path(place)
+    if path.suffix == ".py" and not path.is_file():
+        raise MethodError(f"{place} does not exist; give the path of a Python file, or a module's name")
+    try:
+        if path.suffix != ".py":
+            return importlib.import_module(place)
+        name = f"quantsuite_method_{path.stem}"
+        spec = importlib.util.spec_from_file_location(name, path)
+        assert spec is not None and spec.loader is not None
+        sys.modules[name] = module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+    except Exception as error:  # A file of anyone's raises what it likes while it is imported.
+        text = " ".join(str(error).split())
+        raise MethodError(f"{place} cannot be imported: {type(error).__name__}: {text}") from error
+
+
+def make_plan(
+    model: nn.Module,
+    scheme: Scheme,
+    *,
+    places: Sequence[str] = (),
+    include_head: bool = False,
+    progress: Callable[[str], None] = lambda name: None,
+) -> Plan:
+    """The plan of a scheme: its method's, or round-to-nearest where it names none.
+
+    Args:
+        model: not changed.
+        scheme: whose name the plan has.
+        places: of a user's methods, as :func:`load` takes them.
+        include_head: whether the output head is quantized too.
+        progress: called with the name of each layer before it is quantized.
+
+    Raises:
+        MethodError: if there is no such method, or what it returns is no plan.
+        ValueError: if the method cannot quantize so.
+    """
+    if scheme.method is None:
+        return Plan.of(scheme)
+    method, bare = find(scheme.method, places), replace(scheme, method=None)
+    plan = method.plan(model, bare, include_head=include_head, progress=progress)
+    if not isinstance(plan, Plan) or replace(plan.scheme, method=None) != bare:
+        raise MethodError(f"{scheme}: the method returned {plan}, expected a Plan of {bare}")
+    return replace(plan, scheme=scheme)

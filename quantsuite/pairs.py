@@ -1,0 +1,57 @@
+"""Two records of the same items, compared item by item, or the reason why they cannot be."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from quantsuite.margins import Margins
+from quantsuite.records import Record
+from quantsuite.statistics import Comparison, compare
+
+NO_REFERENCE = "no bf16 in this run"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pair:
+    """Two records compared with each other: the comparison, or the reason why there is none."""
+
+    reference: Record
+    candidate: Record
+    comparison: Comparison | None
+    note: str | None
+
+
+def compare_records(
+    reference: Record | None, candidate: Record, margins: Margins, *, freed: Iterable[str] = ()
+) -> tuple[Comparison | None, str | None]:
+    """The paired comparison, or why there is none.
+
+    Args:
+        reference: of the same task, or of another on the same items.
+        candidate: a record.
+        margins: the losses that count as none.
+        freed: names of conditions that may differ, since they are what is compared.
+    """
+    if reference is None:
+        return None, NO_REFERENCE
+    if reference.items is None or candidate.items is None:
+        missing = reference if reference.items is None else candidate
+        return None, f"{missing.subject.label} was not measured"
+    if different := incomparable(reference, candidate, freed=freed):
+        return None, f"not comparable with {reference.subject.label}: {'; '.join(different)}"
+    try:
+        metric, other = candidate.metric, reference.metric
+        return compare(metric, reference.items, candidate.items, margins, reference_metric=other), None
+    except ValueError as error:
+        return None, f"not comparable with {reference.subject.label}: {error}"
+
+
+def incomparable(reference: Record, candidate: Record, *, freed: Iterable[str] = ()) -> list[str]:
+    """The conditions in which two records differ, and the hash of the model, but for those that may."""
+    ours, theirs = (
+        {**record.conditions, "model sha256": record.subject.model_sha256[:12] or "unknown"}
+        for record in (candidate, reference)
+    )
+    names = [name for name in ours if ours[name] != theirs[name] and name not in {*freed}]
+    return [f"{name} is {ours[name]}, not {theirs[name]}" for name in names]
