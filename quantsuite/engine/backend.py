@@ -21,7 +21,7 @@ class Backend(Protocol):
     execution of ``None`` stands for the model as it was loaded, whatever the plan.
 
     Attributes:
-        name: as ``--engine`` names it.
+        name: for messages; records name the engine as ``--engine`` does.
         tokenizer: of the model, with the calls of a tokenizer of ``transformers``.
         model_sha256: hash of weights and configuration; records of another one are not reused.
         max_length: the longest context in tokens, or ``None`` if there is no limit.
