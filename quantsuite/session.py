@@ -5,14 +5,16 @@ from __future__ import annotations
 import datetime
 import time
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import cached_property
 
+from quantsuite.adapters.loading import DTYPES as TORCH_DTYPES
 from quantsuite.engine import Backend, Engine, open_backend
 from quantsuite.engine.registry import packages
 from quantsuite.environment import describe_environment, resolve_device
 from quantsuite.evaluate.data import DataError
+from quantsuite.kernels.user import UserKernels
 from quantsuite.layer import UnsupportedError
 from quantsuite.records import Environment, Record, Subject
 from quantsuite.scheme import CATALOGUE, DTYPES, REFERENCE, Execution, Scheme, parse_alias
@@ -70,13 +72,15 @@ class Session:
         dtype: of the reference: ``bf16``, ``fp16`` or ``fp32``.
         sources: the data.
         include_head: quantize the output head too.
+        kernels: where kernels are, as :func:`quantsuite.kernels.loading.load` takes it; if any is given, real
+            execution multiplies by them alone.
         finished: records of an earlier run, reused where nothing that they depend on has changed.
 
     Attributes:
         progress: called with the cell that is measured, how much is done and how much there is.
 
     Raises:
-        ValueError: if the device is not there.
+        ValueError: if the device is not there, or a kernel cannot be loaded.
     """
 
     def __init__(
@@ -88,10 +92,12 @@ class Session:
         dtype: str = DTYPES[0],
         sources: Sources,
         include_head: bool = False,
+        kernels: Sequence[str] = (),
         finished: Sequence[Record] = (),
     ) -> None:
         self._name, self._device, self._dtype, self._sources = model, resolve_device(device), dtype, sources
         self._engine_name, self._include_head = engine, include_head
+        self._kernels = UserKernels(kernels, TORCH_DTYPES[dtype]) if kernels else None
         self.progress: Callable[[Cell, int, int], None] = lambda cell, done, total: None
         self._finished = {record.key: record for record in finished if record.measured}
         self._opened: Backend | Exception | None = None
@@ -136,9 +142,18 @@ class Session:
         """The engine of a variant, which stays open until another one's is asked for."""
         if self._current is None or self._current[:2] != (scheme, execution):
             self._leave()
-            opened = self.backend.engine(scheme, execution, include_head=self._include_head)
+            kernel = self.kernel(scheme, execution)
+            opened = self.backend.engine(scheme, execution, include_head=self._include_head, kernel=kernel)
             self._current = scheme, execution, self._current_stack.enter_context(opened)
         return self._current[2]
+
+    def kernel(self, scheme: Scheme, execution: Execution | None) -> str | None:
+        """Name of the given kernel that multiplies, or ``None`` if it is for the engine to choose.
+
+        Raises:
+            UnsupportedError: if kernels are given, and none claims the scheme.
+        """
+        return self._kernels.of(scheme) if self._kernels is not None and execution == "real" else None
 
     def _reference(self) -> Engine:
         """The engine of the model as it is, beside that of a variant."""
@@ -160,11 +175,17 @@ class Session:
                 execution=cell.execution,
                 engine=self._engine_name,
                 head=self._include_head,
+                kernel=self._kernel_or_none(cell) or "",
             ),
             environment=self._environment,
             reason="not measured",
             created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         )
+
+    def _kernel_or_none(self, cell: Cell) -> str | None:
+        with suppress(UnsupportedError):
+            return self.kernel(cell.scheme, cell.execution)
+        return None
 
     @property
     def context(self) -> int | None:
@@ -186,7 +207,11 @@ class Session:
         if execution is None:
             return None
         if (scheme, execution) not in self._misfits:
-            reason = self.backend.unsupported(scheme, execution, include_head=self._include_head)
+            try:
+                kernel = self.kernel(scheme, execution)
+            except UnsupportedError as error:
+                return str(error)
+            reason = self.backend.unsupported(scheme, execution, include_head=self._include_head, kernel=kernel)
             self._misfits[scheme, execution] = reason
         return self._misfits[scheme, execution]
 

@@ -59,7 +59,7 @@ class Backend(Protocol):
             plan: how weights and activations are represented.
             execution: simulated or real; ``None`` for the model as it was loaded.
             include_head: quantize the output head too.
-            kernel: the contestant that multiplies, or ``None`` for the backend's own.
+            kernel: name of the one that multiplies in real execution, or ``None`` for the backend's own.
 
         Raises:
             UnsupportedError: if :meth:`unsupported` says so.
