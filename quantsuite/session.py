@@ -9,13 +9,13 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import cached_property
 
-from quantsuite.adapters.loading import DTYPES as TORCH_DTYPES
 from quantsuite.engine import Backend, Engine, open_backend
 from quantsuite.engine.registry import packages
 from quantsuite.environment import describe_environment, resolve_device
 from quantsuite.evaluate.data import DataError
 from quantsuite.kernels.user import UserKernels
 from quantsuite.layer import UnsupportedError
+from quantsuite.quantize import MODEL_DTYPES
 from quantsuite.records import Environment, Record, Subject
 from quantsuite.scheme import CATALOGUE, DTYPES, REFERENCE, Execution, Scheme, parse_alias
 from quantsuite.tasks import Prepared, Sources, Task
@@ -97,7 +97,7 @@ class Session:
     ) -> None:
         self._name, self._device, self._dtype, self._sources = model, resolve_device(device), dtype, sources
         self._engine_name, self._include_head = engine, include_head
-        self._kernels = UserKernels(kernels, TORCH_DTYPES[dtype]) if kernels else None
+        self._kernels = UserKernels(kernels, MODEL_DTYPES[dtype]) if kernels else None
         self.progress: Callable[[Cell, int, int], None] = lambda cell, done, total: None
         self._finished = {record.key: record for record in finished if record.measured}
         self._opened: Backend | Exception | None = None

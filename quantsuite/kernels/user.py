@@ -30,8 +30,8 @@ class UserKernels:
         self._dtype = dtype
         self._products = [kernel for kernel in found if kernel.operation == "linear"]
         if not self._products:
-            names = ", ".join(kernel.name for kernel in found)
-            raise KernelError(f"{', '.join(locations)}: no kernel of linear, only {names}; a model needs one")
+            places, names = ", ".join(locations), ", ".join(kernel.name for kernel in found)
+            raise KernelError(f"{places}: only kernels of other operations, {names}; a model needs one of linear")
 
     def of(self, scheme: Scheme) -> str:
         """Name of the first kernel that claims a scheme, whatever the method that chose the codes.
