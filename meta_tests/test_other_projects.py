@@ -69,13 +69,13 @@ def run(request: pytest.FixtureRequest, site: Path, tmp_path: Path) -> Run:
     return start
 
 
-def plugin(folder: Path, name: str, source: str) -> Path:
-    """A folder that holds another installed pytest plugin."""
+def plugin(folder: Path, name: str, source: str, *, group: str = "pytest11", attribute: str = "") -> Path:
+    """A folder that holds another installed package: a pytest plugin, or what a group of entry points takes."""
     metadata = folder / f"{name}-1.0.dist-info"
     metadata.mkdir(parents=True)
     (folder / f"{name}.py").write_text(source)
     (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
-    (metadata / "entry_points.txt").write_text(f"[pytest11]\n{name} = {name}\n")
+    (metadata / "entry_points.txt").write_text(f"[{group}]\n{name} = {name}{attribute}\n")
     return folder
 
 

@@ -140,12 +140,13 @@ _KEYWORDS: dict[str, dict[str, Any]] = {
     },
     "kernel": {
         "action": "append",
-        "help": "contestants under test: path.py, path.py:name, package.module or package.module:name; may be repeated "
+        "help": "kernels under test, or of real execution of a model: path.py, path.py:name, package.module or "
+        "package.module:name; may be repeated "
         "(default: those that are shipped, in a clone every file of kernels/, and installed entry points)",
     },
     "check_timeout": {
         "type": _seconds,
-        "help": "seconds that a contestant may take to load, and for each check; 0 for no limit (default: 120)",
+        "help": "seconds that a kernel may take to load, and for each check; 0 for no limit (default: 120)",
     },
 }
 

@@ -8,12 +8,13 @@ from pathlib import Path
 
 from quantsuite import methods
 from quantsuite.engine.registry import context_length
+from quantsuite.layer import UnsupportedError
 from quantsuite.options import RunOptions
 from quantsuite.plan import Plan
 from quantsuite.plan_files import read_document
 from quantsuite.records import Record
 from quantsuite.runfile import RunFile
-from quantsuite.scheme import Scheme
+from quantsuite.scheme import Execution, Scheme
 from quantsuite.session import Cell, Session, make_cells, parse_schemes
 from quantsuite.tasks import Sources, Task, default_tasks, select_tasks, shipped_tasks
 
@@ -81,6 +82,15 @@ def _require_context(task: Task, needed: int, context: int | None, model: str) -
         )
 
 
+def _require_claims(session: Session, named: Sequence[tuple[Scheme, Execution | None]]) -> None:
+    """A kernel that was named implements the schemes that were named, where these are to be real."""
+    for scheme, execution in named:
+        try:
+            session.kernel(scheme, execution)
+        except UnsupportedError as error:
+            raise RunError(str(error)) from error
+
+
 def open_session(options: RunOptions, cells: Sequence[Cell], *, finished: Sequence[Record] = ()) -> Session:
     """The loaded model with the data of its cells.
 
@@ -105,12 +115,14 @@ def open_session(options: RunOptions, cells: Sequence[Cell], *, finished: Sequen
         include_head=options.include_head,
         methods=options.method,
         plans=[Plan.load(folder) for folder in options.plan],
+        kernels=options.kernel,
         finished=finished,
     )
     if quantized := next((cell for cell in cells if cell.execution), None):
         session.unquantized(quantized.scheme)
     names = [name for name in options.schemes if name != "all"]
     named = parse_schemes([*names, *_plan_names(options)], options.execution)
+    _require_claims(session, named)
     for scheme in dict.fromkeys(scheme for scheme, _ in named):
         reasons = [session.misfit(scheme, execution) for each, execution in named if each == scheme]
         if all(reasons):

@@ -5,17 +5,19 @@ from __future__ import annotations
 import datetime
 import time
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from quantsuite.engine import Backend, Engine, open_backend
 from quantsuite.engine.registry import packages
 from quantsuite.environment import describe_environment, resolve_device
 from quantsuite.evaluate.data import DataError
+from quantsuite.kernels.user import UserKernels
 from quantsuite.layer import UnsupportedError
 from quantsuite.methods import MethodError
 from quantsuite.plan import Plan
+from quantsuite.quantize import MODEL_DTYPES
 from quantsuite.records import Environment, Record, Subject
 from quantsuite.scheme import CATALOGUE, DTYPES, REFERENCE, Execution, Scheme, parse_alias
 from quantsuite.tasks import Prepared, Sources, Task
@@ -74,13 +76,15 @@ class Session:
         include_head: quantize the output head too.
         methods: places of a user's methods, which schemes may name.
         plans: measured for the schemes that they are named by.
+        kernels: where kernels are, as :func:`quantsuite.kernels.loading.load` takes it; if any is given, real
+            execution multiplies by them alone.
         finished: records of an earlier run, reused where nothing that they depend on has changed.
 
     Attributes:
         progress: called with the cell that is measured, how much is done and how much there is.
 
     Raises:
-        ValueError: if the device is not there.
+        ValueError: if the device is not there, or a kernel cannot be loaded.
     """
 
     def __init__(
@@ -94,11 +98,13 @@ class Session:
         include_head: bool = False,
         methods: Sequence[str] = (),
         plans: Sequence[Plan] = (),
+        kernels: Sequence[str] = (),
         finished: Sequence[Record] = (),
     ) -> None:
         self._name, self._device, self._dtype, self._sources = model, resolve_device(device), dtype, sources
         self._engine_name, self._include_head, self._methods = engine, include_head, methods
         self._plans = {plan.scheme: plan for plan in plans}
+        self._kernels = UserKernels(kernels, MODEL_DTYPES[dtype]) if kernels else None
         self.progress: Callable[[Cell, int, int], None] = lambda cell, done, total: None
         self._finished = {record.key: record for record in finished if record.measured}
         self._opened: Backend | Exception | None = None
@@ -143,9 +149,20 @@ class Session:
         """The engine of a variant, which stays open until another one's is asked for."""
         if self._current is None or self._current[:2] != (scheme, execution):
             self._leave()
-            opened = self.backend.engine(self._plan(scheme), execution, include_head=self._include_head)
+            plan, kernel = self._plan(scheme), self.kernel(scheme, execution)
+            opened = self.backend.engine(plan, execution, include_head=self._include_head, kernel=kernel)
             self._current = scheme, execution, self._current_stack.enter_context(opened)
         return self._current[2]
+
+    def kernel(self, scheme: Scheme, execution: Execution | None) -> str | None:
+        """Name of the given kernel that multiplies, or ``None`` if it is for the engine to choose.
+
+        Raises:
+            UnsupportedError: if kernels are given, and none claims the scheme.
+        """
+        if self._kernels is None or execution != "real":
+            return None
+        return self._kernels.of(replace(scheme, method=None))
 
     def _reference(self) -> Engine:
         """The engine of the model as it is, beside that of a variant."""
@@ -184,11 +201,17 @@ class Session:
                 plan=self._plans[cell.scheme].sha256 if cell.scheme in self._plans else "",
                 engine=self._engine_name,
                 head=self._include_head,
+                kernel=self._kernel_or_none(cell) or "",
             ),
             environment=self._environment,
             reason="not measured",
             created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         )
+
+    def _kernel_or_none(self, cell: Cell) -> str | None:
+        with suppress(UnsupportedError):
+            return self.kernel(cell.scheme, cell.execution)
+        return None
 
     @property
     def context(self) -> int | None:
@@ -211,7 +234,8 @@ class Session:
             return None
         if (scheme, execution) not in self._misfits:
             try:
-                reason = self.backend.unsupported(self._plan(scheme), execution, include_head=self._include_head)
+                plan, kernel = self._plan(scheme), self.kernel(scheme, execution)
+                reason = self.backend.unsupported(plan, execution, include_head=self._include_head, kernel=kernel)
             except (MethodError, UnsupportedError) as error:
                 reason = str(error)
             self._misfits[scheme, execution] = reason

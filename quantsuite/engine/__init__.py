@@ -13,6 +13,7 @@ from quantsuite.engine.protocol import (
     Want,
 )
 from quantsuite.engine.registry import open_backend, open_engine
+from quantsuite.engine.wants import answer
 
 __all__ = [
     "Backend",
@@ -26,6 +27,7 @@ __all__ = [
     "Targets",
     "TopK",
     "Want",
+    "answer",
     "open_backend",
     "open_engine",
 ]

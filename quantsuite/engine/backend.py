@@ -23,7 +23,7 @@ class Backend(Protocol):
     execution of ``None`` stands for the model as it was loaded, whatever the plan.
 
     Attributes:
-        name: as ``--engine`` names it.
+        name: for messages; records name the engine as ``--engine`` does.
         tokenizer: of the model, with the calls of a tokenizer of ``transformers``.
         model_sha256: hash of weights and configuration; records of another one are not reused.
         max_length: the longest context in tokens, or ``None`` if there is no limit.
@@ -61,7 +61,7 @@ class Backend(Protocol):
             plan: how weights and activations are represented.
             execution: simulated or real; ``None`` for the model as it was loaded.
             include_head: quantize the output head too.
-            kernel: the contestant that multiplies, or ``None`` for the backend's own.
+            kernel: name of the one that multiplies in real execution, or ``None`` for the backend's own.
 
         Raises:
             UnsupportedError: if :meth:`unsupported` says so.
