@@ -6,7 +6,7 @@ import datetime
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 from quantsuite.engine import Backend, Engine, open_backend
@@ -162,7 +162,7 @@ class Session:
         """
         if self._kernels is None or execution != "real":
             return None
-        return self._kernels.of(replace(scheme, method=None))
+        return self._kernels.of(scheme)
 
     def _reference(self) -> Engine:
         """The engine of the model as it is, beside that of a variant."""
