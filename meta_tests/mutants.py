@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from quantsuite.granularity import share_scales
-from quantsuite.quantize import largest_code
+from quantsuite.kernels import stored
+from quantsuite.quantize import QuantizedTensor, dequantize, largest_code, quantize
 from quantsuite.scale_formats import SMALLEST_SCALE
 from quantsuite.scheme import Operand, Scheme
 
@@ -93,6 +94,7 @@ class PlainProduct:
     quantizes_x: bool = False
     refuses: bool = True
     accumulator_bits: int = 24
+    keeps_values: bool = True
     name: str = "plain-product"
     operation: str = "linear"
     schemes: tuple[str, ...] = ("int8-row:int8-token", "fp8-row:fp8-token", "int8-row")
@@ -125,6 +127,7 @@ class DequantizedProduct:
     quantizer: Any = PlainQuantizer()
     before: Callable[[Tensor], Tensor] = lambda x: x
     sums: Callable[[Tensor, Tensor], Tensor] = exact_sums
+    keeps_values: bool = True
     name: str = "dequantized-product"
     operation: str = "linear"
     schemes: tuple[str, ...] = ("int8-row", "int4-g32")
@@ -138,3 +141,35 @@ class DequantizedProduct:
         if not torch.isfinite(flat).all():
             raise ValueError("NaN or infinite")
         return self.sums(flat, packed).reshape(*x.shape[:-1], -1).to(x.dtype)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredProduct:
+    """A weight stored as quantsuite stores it, with all that a layer asks for; every step can be replaced."""
+
+    chooses: Callable[[QuantizedTensor], QuantizedTensor] = lambda quantized: quantized
+    accepts: Callable[[QuantizedTensor], QuantizedTensor] = lambda quantized: quantized
+    shows: Callable[[QuantizedTensor], QuantizedTensor] = lambda quantized: quantized
+    keeps: Callable[[Tensor], Any] = lambda weight: None
+    add: Callable[[Tensor, Tensor], Tensor] = torch.add
+    takes_bias: bool = True
+    name: str = "stored-product"
+    operation: str = "linear"
+    schemes: tuple[str, ...] = ("int8-row", "int4-g32", "int8-row:int8-token")
+
+    def pack(self, weight: Tensor, scheme: Scheme) -> Any:
+        assert scheme.weight is not None
+        quantized = self.chooses(quantize(weight, scheme.weight))
+        return stored.pack_quantized(quantized, scheme), self.keeps(weight)
+
+    def pack_quantized(self, quantized: QuantizedTensor, scheme: Scheme) -> Any:
+        return stored.pack_quantized(self.accepts(quantized), scheme), None
+
+    def unpack(self, packed: Any) -> QuantizedTensor:
+        return self.shows(stored.unpack_weight(packed[0]))
+
+    def linear(self, x: Tensor, packed: Any, bias: Tensor | None = None) -> Tensor:
+        weight = packed[0]
+        values = x if weight.scheme.activation is None else dequantize(quantize(x, weight.scheme.activation))
+        y = exact_sums(values, dequantize(stored.unpack_weight(weight)))
+        return (y if bias is None else self.add(y, bias)).to(x.dtype)

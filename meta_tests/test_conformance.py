@@ -184,7 +184,7 @@ def test_what_cannot_be_loaded_says_what_can(
 )
 def test_what_a_kernel_declares_wrongly_is_named(attribute: str, message: str, tmp_path: Path) -> None:
     path = tmp_path / "mine.py"
-    path.write_text(f"{KERNEL.replace('ROUND', NEAREST)}\nKernel.{attribute}\nCONTESTANTS = [kernel]\n")
+    path.write_text(f"{KERNEL.replace('ROUND', NEAREST)}\nKernel.{attribute}\nKERNELS = [kernel]\n")
     with pytest.raises(KernelError, match=re.escape(f"{path}: {message}")):
         load(str(path))
 
@@ -205,10 +205,10 @@ def test_a_missing_library_is_named_with_the_line_that_installs_it(tmp_path: Pat
             "pip install 'quantsuite[",
         ),
         (
-            f"{KERNEL}\nKernel.unsupported = lambda *case: 'no such unit'\nCONTESTANTS = [kernel]",
+            f"{KERNEL}\nKernel.unsupported = lambda *case: 'no such unit'\nKERNELS = [kernel]",
             "no check of mine ran: no such unit",
         ),
-        (f"{KERNEL}\nKernel.schemes = ()\nCONTESTANTS = [kernel]", "mine does not implement any scheme"),
+        (f"{KERNEL}\nKernel.schemes = ()\nKERNELS = [kernel]", "mine does not implement any scheme"),
     ],
 )
 def test_a_kernel_that_was_asked_for_and_cannot_run_fails_the_run(

@@ -307,7 +307,9 @@ def test_shares_and_quantized_parameters_are_the_whole_model(include_head: bool)
     shares = unquantized(model, include_head)
     assert set(shares) == {"embeddings", "norms and biases", "routers"} | (set() if include_head else {"head"})
     with quantized(model, Scheme.parse("int8-row"), "real", include_head=include_head):
-        codes = sum(module.codes.numel() for module in model.modules() if isinstance(module, QuantizedLinear))
+        codes = sum(
+            module.effective_weight().numel() for module in model.modules() if isinstance(module, QuantizedLinear)
+        )
     assert sum(shares.values()) + codes / total == pytest.approx(1)
 
 

@@ -334,7 +334,7 @@ def test_workers_check_kernels_too(tmp_path: Path) -> None:
 @pytest.mark.parametrize("before", ["pass", IGNORING], ids=["plain", "ignoring-signals"])
 def test_a_check_that_holds_the_interpreter_ends_with_a_run_that_was_killed(before: str, tmp_path: Path) -> None:
     hold = "open('busy', 'w'); os.fork() or time.sleep(600); ctypes.PyDLL(None).sleep(600)"
-    busy = f"def busy(x):\n    {before}\n    {hold}\n\n\nCONTESTANTS = [Kernel('busy', busy)]\n"
+    busy = f"def busy(x):\n    {before}\n    {hold}\n\n\nKERNELS = [Kernel('busy', busy)]\n"
     project(tmp_path, {"busy": KERNEL + busy})
     process = subprocess.Popen(command(), cwd=tmp_path, env=environment(), stdout=subprocess.DEVNULL)
     assert wait_for((tmp_path / "busy").exists, 60) and len(running_in(tmp_path)) >= 2
@@ -348,7 +348,7 @@ def source(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[IsolatedS
     """A source of one kernel that does on zeros what the parameter says."""
     path = tmp_path / "mine.py"
     body = f"FOLDER = {str(tmp_path)!r}\n\n\ndef act(x):\n    {request.param}\n"
-    path.write_text(f'{KERNEL}\n{body}\n\nCONTESTANTS = [Kernel("mine", act)]\n')
+    path.write_text(f'{KERNEL}\n{body}\n\nKERNELS = [Kernel("mine", act)]\n')
     made = IsolatedSource(str(path), limit=LIMIT)
     yield made
     made.close()

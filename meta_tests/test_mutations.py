@@ -14,6 +14,7 @@ from meta_tests.mutants import (
     DequantizedProduct,
     PlainProduct,
     PlainQuantizer,
+    StoredProduct,
     amax_scale,
     exact_sums,
 )
@@ -21,7 +22,7 @@ from quantsuite.checks import CHECKS, CheckFailure, NotApplicable, property_name
 from quantsuite.checks.emulation import accumulate, keep_bits
 from quantsuite.formats import FP8_E5M2
 from quantsuite.kernels.operations import OPERATIONS
-from quantsuite.quantize import fake_quantize, largest_code
+from quantsuite.quantize import QuantizedTensor, dequantize, fake_quantize, largest_code, quantize
 from quantsuite.scale_formats import SMALLEST_SCALE
 from quantsuite.scheme import Operand, Scheme
 
@@ -296,7 +297,42 @@ PRODUCT_FAULTS: list[tuple[str, Any, str, str]] = [
     ("not linear", product(after=lambda y: y + y.abs().clamp(max=1e-6)), W8A8, "product_powers_of_two_factor_out"),
 ]
 
-FAULTS = QUANTIZER_FAULTS + PRODUCT_FAULTS
+
+def anew(quantized: QuantizedTensor) -> QuantizedTensor:
+    """Values of codes, rounded to nearest once more."""
+    return quantize(dequantize(quantized), quantized.operand)
+
+
+def one_less(quantized: QuantizedTensor) -> QuantizedTensor:
+    return replace(quantized, codes=(quantized.codes.float() - 1).clamp(min=-7).to(quantized.codes.dtype))
+
+
+def reordered(quantized: QuantizedTensor) -> QuantizedTensor:
+    return replace(quantized, codes=quantized.codes.roll(1, 0))
+
+
+def double_scale(quantized: QuantizedTensor) -> QuantizedTensor:
+    return replace(quantized, scale=2 * quantized.scale)
+
+
+LAYER_FAULTS: list[tuple[str, Any, str, str]] = [
+    ("bias added twice", StoredProduct(add=lambda y, b: y + 2 * b), "int8-row", "product_with_bias"),
+    ("bias of the next output", StoredProduct(add=lambda y, b: y + b.roll(1)), "int8-row", "product_with_bias"),
+    ("bias in bfloat16", StoredProduct(add=lambda y, b: y + b.bfloat16()), "int8-row", "product_with_bias"),
+    ("bias left out", StoredProduct(add=lambda y, b: y), W8A8, "product_with_bias"),
+    ("chosen codes rounded anew", StoredProduct(accepts=anew), "int4-g32", "product_of_chosen_codes"),
+    ("chosen codes of a row rounded anew", StoredProduct(accepts=anew), "int8-row", "product_of_chosen_codes"),
+    ("chosen codes reordered", StoredProduct(accepts=reordered), "int8-row", "product_of_chosen_codes"),
+    ("unpacked codes rounded anew", StoredProduct(shows=anew), "int4-g32", "chosen_codes_are_kept"),
+    ("unpacked scales doubled", StoredProduct(shows=double_scale), "int8-row", "chosen_codes_are_kept"),
+    ("one code less", StoredProduct(chooses=one_less), "int4-g32", "packed_codes_are_nearest"),
+    ("unpacks one code less", StoredProduct(shows=one_less), "int8-row", "packed_codes_are_nearest"),
+    ("keeps bfloat16 beside", StoredProduct(keeps=lambda w: w.bfloat16()), "int8-row", "resident_bytes"),
+    ("keeps four bits in bytes", StoredProduct(keeps=lambda w: w.char()), "int4-g32", "resident_bytes"),
+    ("keeps the weight in a list", StoredProduct(keeps=lambda w: [{"w": w}]), "int8-row", "resident_bytes"),
+]
+
+FAULTS = QUANTIZER_FAULTS + PRODUCT_FAULTS + LAYER_FAULTS
 
 
 @pytest.mark.parametrize(
@@ -330,13 +366,16 @@ def test_a_product_that_takes_only_multiples_runs_every_check(multiple: int) -> 
     class Tiled(DequantizedProduct):
         unsupported_shape = staticmethod(refuse)
 
-    names = [property_name(check) for check in CHECKS["linear"]]
-    for name in names:
-        for kernel in (DequantizedProduct(), Tiled()):
+    def not_applicable(kernel: Any) -> set[str]:
+        found = set()
+        for name in map(property_name, CHECKS["linear"]):
             try:
                 run(kernel, "int8-row", name)
             except NotApplicable:
-                assert name == "longest_integer_sum"
+                found.add(name)
+        return found
+
+    assert not_applicable(Tiled()) == not_applicable(DequantizedProduct())
 
 
 def reciprocal(view: Tensor, shared: Any, operand: Any) -> Tensor:
@@ -352,6 +391,7 @@ FAULTLESS = [
     PlainProduct(accumulator_bits=31),
     DequantizedProduct(),
     DequantizedProduct(quantizer=AsymmetricQuantizer(), schemes=("int8-row-asym",)),
+    StoredProduct(),
 ]
 
 

@@ -23,7 +23,8 @@ def decode_line(line: bytes | str) -> Result:
     """The inverse of :func:`encode_line`; fields that it does not know are left out of account.
 
     Raises:
-        ValueError: if it is no JSON, or no result; :class:`~quantsuite.metrics.MetricError` if its metric is not installed.
+        ValueError: if it is no JSON, or no result.
+        MetricError: if its metric is not installed.
     """
     try:
         return result_of(msgspec.json.decode(line))

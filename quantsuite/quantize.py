@@ -12,8 +12,10 @@ from torch.nn import functional
 from quantsuite.formats import Format, IntegerFormat
 from quantsuite.granularity import Granularity, PerBlock, PerGroup, share_scales
 from quantsuite.scale_formats import SMALLEST_SCALE, ScaleFormat
-from quantsuite.scheme import Operand
+from quantsuite.scheme import DTYPES, Operand
 
+MODEL_DTYPES = dict(zip(DTYPES, (torch.bfloat16, torch.float16, torch.float32), strict=True))
+"""What the names of a model's dtypes stand for."""
 CLIP_FRACTIONS = tuple(1 - step / 40 for step in range(21))
 """Of the largest magnitude, tried by clip search: 1 down to one half."""
 

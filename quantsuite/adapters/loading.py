@@ -26,6 +26,7 @@ from quantsuite.adapters.checkpoint import (
 from quantsuite.adapters.hub import offline, resolve_folder
 from quantsuite.adapters.quiet import quiet_transformers
 from quantsuite.adapters.transformers import context_of
+from quantsuite.quantize import MODEL_DTYPES
 from quantsuite.tiny.outliers import inject_outliers
 
 if TYPE_CHECKING:
@@ -33,9 +34,7 @@ if TYPE_CHECKING:
         PreTrainedModel,  # Imports torchao and its warnings, which quiet_transformers() holds back later.
     )
 
-__all__ = ["DTYPES", "CheckpointError", "LoadedModel", "check_weights", "context_length", "fingerprint", "load_model"]
-
-DTYPES = dict(zip(scheme.DTYPES, (torch.bfloat16, torch.float16, torch.float32), strict=True))
+__all__ = ["CheckpointError", "LoadedModel", "check_weights", "context_length", "fingerprint", "load_model"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,12 +145,12 @@ def load_model(name: str, *, device: str = "cpu", dtype: str = scheme.DTYPES[0])
             in its weights.
         ValueError: if the dtype is unknown.
     """
-    if dtype not in DTYPES:
-        raise ValueError(f"unknown dtype {dtype!r}; use one of {', '.join(DTYPES)}")
+    if dtype not in MODEL_DTYPES:
+        raise ValueError(f"unknown dtype {dtype!r}; use one of {', '.join(MODEL_DTYPES)}")
     folder = resolve_folder(name)
     check_folder(folder)
     try:
-        model, loading, tokenizer = _read(folder, DTYPES[dtype])
+        model, loading, tokenizer = _read(folder, MODEL_DTYPES[dtype])
     except Exception as error:  # transformers raises of every kind, by what is odd in the folder.
         raise CheckpointError(
             f"cannot load {name!r}: {one_line(error)}.  Repair config.json or the tokenizer, or give another checkpoint"

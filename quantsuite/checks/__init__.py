@@ -9,23 +9,42 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from quantsuite.checks import accumulator, products, quantizers
+from quantsuite.checks import accumulator, layers, products, quantizers
 from quantsuite.checks.outcome import CheckFailure, Measured, NotApplicable, NotSupported
+from quantsuite.kernels.operations import OPERATIONS
 
 Check = Callable[..., float | Measured]
 
-__all__ = ["CHECKS", "Check", "CheckFailure", "Measured", "NotApplicable", "NotSupported", "property_name"]
+__all__ = [
+    "CHECKS",
+    "Check",
+    "CheckFailure",
+    "Measured",
+    "NotApplicable",
+    "NotSupported",
+    "property_name",
+    "register_checks",
+]
 
 
-def _checks(*modules: object) -> tuple[Check, ...]:
-    return tuple(value for module in modules for name, value in vars(module).items() if name.startswith("check_"))
-
-
-CHECKS: dict[str, tuple[Check, ...]] = {
-    "quantize": _checks(quantizers),
-    "linear": _checks(products, accumulator),
-}
+CHECKS: dict[str, tuple[Check, ...]] = {}
 """The checks of each operation, in the order of their modules."""
+
+
+def register_checks(operation: str, *modules: object) -> None:
+    """Add the functions ``check_x`` of modules to the checks of an operation.
+
+    Raises:
+        ValueError: if there is no such operation (:func:`quantsuite.kernels.operations.register_operation`).
+    """
+    if operation not in OPERATIONS:
+        raise ValueError(f"there is no operation {operation!r}; known: {', '.join(OPERATIONS)}")
+    found = [value for module in modules for name, value in vars(module).items() if name.startswith("check_")]
+    CHECKS[operation] = (*CHECKS.get(operation, ()), *found)
+
+
+register_checks("quantize", quantizers)
+register_checks("linear", products, layers, accumulator)
 
 
 def property_name(check: Check) -> str:

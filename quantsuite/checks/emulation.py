@@ -56,6 +56,7 @@ class NarrowProduct:
     schemes: Sequence[str] = ("fp8-row:fp8-token",)
     accumulator_bits: int = 24
     operation: str = "linear"
+    keeps_values: bool = True
 
     @property
     def name(self) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -15,7 +15,9 @@ from quantsuite.bounds import FLOAT32_ROUNDOFF, bound_matmul
 from quantsuite.checks.draws import block_shape, normal
 from quantsuite.checks.outcome import CheckFailure, NotApplicable, NotSupported, compare, require_tensor, unchanged
 from quantsuite.granularity import PerTensor
-from quantsuite.kernels.protocol import Product, accumulator_bits, unsupported_shape
+from quantsuite.kernels import protocol
+from quantsuite.kernels.protocol import Product, accumulator_bits, unsupported_shape, work
+from quantsuite.quantize import quantize
 from quantsuite.scheme import Operand, Scheme
 
 FLOAT32_BITS = 24
@@ -25,6 +27,8 @@ TOKENS = (1, 2, 4, 8, 16)
 """Numbers of tokens at a time that kernels treat apart."""
 PARTS = 24
 """How often few tokens are multiplied, at most."""
+FEWEST = 4
+"""Rows and blocks of rows to which shapes shrink for a kernel that is slow."""
 
 
 @dataclass(frozen=True)
@@ -43,20 +47,48 @@ class Setting:
         _, k_activation = block_shape(self.scheme.activation)
         return n, math.lcm(k_weight, k_activation)
 
+    def _affordable(self, m: int, n: int, k: int) -> tuple[int, int, int]:
+        """The shape, with M and N halved down to :data:`FEWEST` while it is more work than the kernel declares."""
+        limit, unit = work(self.kernel), self.units()[0]
+        while limit is not None and m * n * k > limit and max(m, n // unit) > FEWEST:
+            m, n = (-(-m // 2), n) if m >= n // unit else (m, unit * -(-n // unit // 2))
+        return m, n, k
+
+    def _refused(self, m: int, n: int, k: int) -> str | None:
+        """Why the kernel does not take a shape, ``None`` if it does.
+
+        Raises:
+            NotApplicable: if it takes longer than the kernel declares for a check.
+        """
+        limit = work(self.kernel)
+        if limit is not None and m * n * k > limit:
+            raise NotApplicable(
+                f"[{m}, {k}] x [{n}, {k}] is {m * n * k:,} multiply-adds, {limit:,} are declared as work"
+            )
+        return unsupported_shape(self.kernel, self.scheme, self.device, m, n, k)
+
     def fitting(self, *wanted: tuple[int, int, int]) -> Iterator[tuple[int, int, int]]:
         """Shapes ``(M, N, K)``, N and K rounded up to whole blocks, that the kernel takes here.
 
-        If it takes none, then rounded up to multiples of the first of :data:`TILES` of which it takes any.
+        If it takes none, then rounded up to multiples of the first of :data:`TILES` of which it takes any.  Those that
+        are more work than it declares for a check have fewer rows, or are left out.
 
         Raises:
             NotSupported: with the kernel's reason, if it takes none of these either.
+            NotApplicable: if all are too much work.
         """
         taken, reason = False, None
         for tile in (1, *TILES):
             units = [math.lcm(unit, tile) for unit in (1, *self.units())]
             for sizes in wanted:
-                m, n, k = (unit * math.ceil(size / unit) for unit, size in zip(units, sizes, strict=True))
-                refused = unsupported_shape(self.kernel, self.scheme, self.device, m, n, k)
+                shape = [unit * math.ceil(size / unit) for unit, size in zip(units, sizes, strict=True)]
+                m, n, k = self._affordable(*shape) if tile == 1 else shape
+                try:
+                    refused = self._refused(m, n, k)
+                except NotApplicable:
+                    if taken or sizes != wanted[-1]:
+                        continue
+                    raise
                 if refused is None:
                     taken = True
                     yield m, n, k
@@ -68,14 +100,19 @@ class Setting:
     def square(self, least: int) -> int:
         """The first size from ``least`` on, in whole blocks or tiles, that the kernel takes as M, N and K alike.
 
+        Smaller, if that is more work than it declares for a check.
+
         Raises:
             NotSupported: with the kernel's reason, if it takes none.
+            NotApplicable: if all are too much work.
         """
-        reason = None
+        reason, limit, unit = None, work(self.kernel), math.lcm(*self.units())
+        if limit is not None:
+            least = min(least, max(1, int(limit ** (1 / 3)) // unit) * unit)
         for tile in (1, *TILES):
             unit = math.lcm(*self.units(), tile)
             size = unit * math.ceil(least / unit)
-            refused = unsupported_shape(self.kernel, self.scheme, self.device, size, size, size)
+            refused = self._refused(size, size, size)
             if refused is None:
                 return size
             reason = reason or refused
@@ -105,10 +142,17 @@ class Setting:
         """
         __tracebackhide__ = True
         with unchanged(f"{self.kernel.name}.pack", weight):
-            return self.kernel.pack(weight, self.scheme)
+            return protocol.pack(self.kernel, weight, self.scheme)
 
-    def multiply(self, x: Tensor, packed: Any, n: int) -> Tensor:
-        """The kernel's ``x W^T`` of a packed weight of ``n`` rows.
+    def _static_scale(self, x: Tensor) -> Tensor | None:
+        """What calibration on ``x`` itself gives for static activations, so that the bounds of dynamic ones hold."""
+        operand = self.scheme.activation
+        if operand is None or operand.dynamic:
+            return None
+        return quantize(x.nan_to_num(0.0, 0.0, 0.0), replace(operand, dynamic=True)).scale
+
+    def multiply(self, x: Tensor, packed: Any, n: int, bias: Tensor | None = None) -> Tensor:
+        """The kernel's ``x W^T`` of a packed weight of ``n`` rows, with a bias if it takes one.
 
         Raises:
             CheckFailure: if it is no tensor ``[..., n]``, has another dtype than ``x``, whose roundings would widen its
@@ -117,7 +161,8 @@ class Setting:
         __tracebackhide__ = True
         name = f"{self.kernel.name}.linear"
         with unchanged(name, x):
-            got = require_tensor(name, self.kernel.linear(x, packed), (*x.shape[:-1], n))
+            y = protocol.multiply(self.kernel, x, packed, bias=bias, activation_scale=self._static_scale(x))
+            got = require_tensor(name, y, (*x.shape[:-1], n))
         if got.dtype != x.dtype:
             raise CheckFailure(f"{list(x.shape)} activations: the result is {got.dtype}, expected {x.dtype}")
         return got
@@ -152,10 +197,14 @@ class Setting:
         """
         if x.shape[-1] * self.roundoff >= 1:
             raise NotApplicable(self._no_bound)
-        got, x, weight = self.product(x, weight), x.cpu(), weight.cpu()
+        return compare(case, self.product(x, weight), *self.expected(x, weight))
+
+    def expected(self, x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+        """The exact product of operands before quantization (float64), and its bound."""
+        x, weight = x.cpu(), weight.cpu()
         operands = self.scheme.activation, self.scheme.weight
         bound = bound_matmul(x, weight, *operands, dtype=self.dtype, accumulator_roundoff=self.roundoff)
-        return compare(case, got, reference.linear(x, weight), bound)
+        return reference.linear(x, weight), bound
 
     def split_products(self, x: Tensor, weight: Tensor) -> Iterator[tuple[str, Tensor, Tensor]]:
         """The product of all tokens at once, and of some, few at a time, with the same packed weight.
@@ -166,7 +215,7 @@ class Setting:
         m, k = x.shape
         same_scale = not scaled_as_a_whole(self.scheme.activation) or len(x.abs().amax(1).unique()) == 1
         for tokens in (m, *(size for size in TOKENS if size < m and same_scale)):
-            if unsupported_shape(self.kernel, self.scheme, self.device, tokens, n, k) is None:
+            if self._refused(tokens, n, k) is None:
                 every = math.ceil(m / tokens / PARTS)
                 places = torch.arange(m).flip(0).split(tokens)[: m // tokens : every]
                 parts = [self.multiply(x[place], packed, n) for place in places]

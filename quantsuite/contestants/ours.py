@@ -1,7 +1,14 @@
-"""quantsuite's own quantizer, and every kernel of the registry."""
+"""quantsuite's own quantizer and products, torch's, and whatever else is registered."""
 
 from __future__ import annotations
 
+from typing import Any
+
 from quantsuite.kernels.registry import registered
 
-KERNELS = list(registered().values())
+
+def __getattr__(name: str) -> list[Any]:
+    """``KERNELS``: all that are registered when it is asked for."""
+    if name == "KERNELS":
+        return list(registered().values())
+    raise AttributeError(name)

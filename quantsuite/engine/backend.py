@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 class Backend(Protocol):
     """A loaded model that opens engines.
 
-    A plan says how the model's weights and activations are represented; callers pass it through as it is.  An
+    A plan says how the model's weights and activations are represented; callers pass it through as it is.  A backend
+    whose model methods can read has a ``plan(scheme, *, methods, include_head) -> Plan`` too: the plan of a scheme that
+    names a method, of the places ``methods`` besides those that there are (:func:`quantsuite.methods.make_plan`).  An
     execution of ``None`` stands for the model as it was loaded, whatever the plan.
 
     Attributes:
@@ -59,7 +61,7 @@ class Backend(Protocol):
             plan: how weights and activations are represented.
             execution: simulated or real; ``None`` for the model as it was loaded.
             include_head: quantize the output head too.
-            kernel: the contestant that multiplies, or ``None`` for the backend's own.
+            kernel: name of the one that multiplies in real execution, or ``None`` for the backend's own.
 
         Raises:
             UnsupportedError: if :meth:`unsupported` says so.

@@ -102,7 +102,7 @@ def open_engine(
         device: where it runs.
         dtype: of the reference.
         include_head: quantize the output head too.
-        kernel: the contestant that multiplies, or ``None`` for the engine's own.
+        kernel: name of the one that multiplies in real execution, or ``None`` for the engine's own.
 
     Raises:
         ValueError: as :func:`open_backend`.

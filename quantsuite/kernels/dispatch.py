@@ -106,6 +106,12 @@ def choose(
     raise UnsupportedError(f"{scheme}: {reason}; run it with --execution simulated")
 
 
+def require_dtype(kernel: Any, scheme: Scheme, dtype: torch.dtype) -> None:
+    """Raise :class:`UnsupportedError` if a kernel does not take activations of a dtype."""
+    if dtype not in dtypes(kernel):
+        raise UnsupportedError(f"{scheme}: {kernel.name} takes no {_named([dtype])}; it takes {_named(dtypes(kernel))}")
+
+
 def require(kernel: Any, scheme: Scheme, device: str, dtype: torch.dtype | None = None) -> Any:
     """A kernel that was named, if it can.
 
@@ -116,8 +122,8 @@ def require(kernel: Any, scheme: Scheme, device: str, dtype: torch.dtype | None 
         raise UnsupportedError(f"{kernel.name} is a kernel of {kernel.operation}, a layer needs one of linear")
     if not takes(kernel, scheme):
         raise UnsupportedError(f"{scheme}: {kernel.name} does not claim it; it claims {', '.join(kernel.schemes)}")
-    if dtype is not None and dtype not in dtypes(kernel):
-        raise UnsupportedError(f"{scheme}: {kernel.name} takes no {_named([dtype])}; it takes {_named(dtypes(kernel))}")
+    if dtype is not None:
+        require_dtype(kernel, scheme, dtype)
     if (reason := unsupported(kernel, scheme, device)) is not None:
         raise UnsupportedError(f"{scheme}: {kernel.name}: {reason}; run it with --execution simulated")
     return kernel

@@ -18,7 +18,7 @@ from quantsuite.granularity import PerRow, PerTensor, PerToken
 from quantsuite.kernels import stored
 from quantsuite.kernels.stored import StoredWeight, unpack_weight
 from quantsuite.quantize import QuantizedTensor, dequantize, quantize
-from quantsuite.scheme import CATALOGUE, Operand, Scheme
+from quantsuite.scheme import Operand, Scheme
 
 INT8_ROWS, INT8_MULTIPLE = 17, 8
 """The fewest rows, and what K and N are multiples of, in CUDA's product of int8 matrices."""
@@ -125,7 +125,7 @@ class DequantizedProduct(_StoredProduct):
 
     name = "ours-dequantized"
     schemes = (
-        *map(str, CATALOGUE),
+        *("int8-tensor", "int8-row", "int8-g64", "fp8-row", "fp8-g128"),
         *("int4-g128", "int4-g128-asym", "nf4-g64", "fp4-g32", "mxfp4", "nvfp4", "int3-g64", "fp6e3m2-g32"),
         *("int8-row:int8-token", "int4-row:int8-token", "fp8-b128x128:fp8-g128", "mxfp4:mxfp8"),
     )

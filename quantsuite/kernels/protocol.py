@@ -107,6 +107,11 @@ def accumulator_bits(kernel: Kernel) -> int:
     return getattr(kernel, "accumulator_bits", 24)
 
 
+def work(kernel: Kernel) -> int | None:
+    """The most multiply-adds that one product of a check may have, or ``None`` for any number."""
+    return getattr(kernel, "work", None)
+
+
 def layouts(kernel: Kernel) -> Layouts:
     """Which tensors a kernel takes."""
     return getattr(kernel, "layouts", "any")

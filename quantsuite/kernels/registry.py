@@ -30,18 +30,39 @@ def built_in() -> dict[str, Any]:
     return found
 
 
-def register(kernel: Any) -> Any:
+def register(kernel: Any, *, replace: bool = False) -> Any:
     """Add a kernel, so that it is found by its name and checked with all others.
+
+    Args:
+        kernel: to add.
+        replace: whether it takes the place of one that was registered under its name; never of a built-in one.
 
     Raises:
         KernelError: if it lacks what its operation needs, or another has its name.
     """
     validate(kernel, repr(kernel))
-    others = registered()
+    others = built_in() if replace else registered()
     if kernel.name in others and others[kernel.name] is not kernel:
         raise KernelError(f"there is a kernel {kernel.name!r} already; give this one a name of its own")
     _REGISTERED[kernel.name] = kernel
     return kernel
+
+
+def register_from(location: str) -> list[Any]:
+    """Load and register the kernels of a file or module, in this process, in the place of earlier ones of their names.
+
+    Raises:
+        KernelError: in one line, if they cannot be loaded, or their library is not installed.
+    """
+    try:
+        source = load(location)
+    except KernelError:
+        raise
+    except Exception as error:  # A file of anyone's raises what it likes while it is imported.
+        raise KernelError(f"{location}: {type(error).__name__}: {' '.join(str(error).split())}") from error
+    if source.missing is not None:
+        raise KernelError(source.missing)
+    return [register(kernel, replace=True) for kernel in source.kernels]
 
 
 def unregister(kernel: Any) -> None:

@@ -45,7 +45,13 @@ class _Product:
 
     def pack(self, weight: Tensor, scheme: Scheme) -> _Packed:
         assert scheme.weight is not None
-        return _Packed(quantize(weight, scheme.weight), scheme)
+        return self.pack_quantized(quantize(weight, scheme.weight), scheme)
+
+    def pack_quantized(self, quantized: QuantizedTensor, scheme: Scheme) -> Any:
+        return _Packed(quantized, scheme)
+
+    def unpack(self, packed: Any) -> QuantizedTensor:
+        return packed.weight
 
     def linear(self, x: Tensor, packed: Any) -> Tensor:
         raise NotImplementedError
@@ -89,12 +95,9 @@ class Int8WeightOnly(_Product):
             return f"K={k} is no multiple of 16, beyond which _weight_int8pack_mm reads"
         return super().unsupported_shape(scheme, device, m, n, k)
 
-    def pack(self, weight: Tensor, scheme: Scheme) -> Any:
-        stored = quantize(weight, scheme.weight)
-        return stored.codes.contiguous(), stored.scale.flatten().to(weight.dtype)
-
-    def linear(self, x: Tensor, packed: Any) -> Tensor:
-        y = torch._weight_int8pack_mm(x.reshape(-1, x.shape[-1]).contiguous(), *packed)
+    def linear(self, x: Tensor, packed: _Packed) -> Tensor:
+        flat, scale = x.reshape(-1, x.shape[-1]).contiguous(), packed.weight.scale.flatten().to(x.dtype)
+        y = torch._weight_int8pack_mm(flat, packed.weight.codes.contiguous(), scale)
         return y.reshape(*x.shape[:-1], -1)
 
 

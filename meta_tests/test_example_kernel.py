@@ -1,0 +1,94 @@
+"""The example of a kernel of one's own: its checks and a model on it, from a scratch project with the wheel; and what
+a run says of a kernel that cannot."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from meta_tests.command import Outcome, quantsuite
+from meta_tests.wheels import ROOT, run_python
+from quantsuite.reading import read_run
+from quantsuite.records import Record
+
+EXAMPLE = ROOT / "examples" / "kernel" / "my_kernel.py"
+KERNEL = ("--kernel", "./my_kernel.py", "-p", "no:cacheprovider")
+MODEL = ("--execution", "real", "--limit", "8", "--task", "world/document", "--output", "run.jsonl")
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder that holds the example, and that this process works in."""
+    shutil.copy(EXAMPLE, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def run_changed(project: Path, change: tuple[str, str], *arguments: str) -> Outcome:
+    """A run of a model on the example with a change."""
+    place = project / "my_kernel.py"
+    assert change[0] in place.read_text()
+    place.write_text(place.read_text().replace(*change))
+    return quantsuite("run", *MODEL, *KERNEL, *arguments)
+
+
+def records(project: Path) -> dict[str, Record]:
+    return {record.subject.scheme: record for record in read_run(project / "run.jsonl").records}
+
+
+def test_the_example_passes_the_checks(project: Path, site: Path) -> None:
+    result = run_python(project, "quantsuite", "run", "conformance", *KERNEL, path=(site,))
+    assert result.returncode == 0, result.stdout + result.stderr
+    properties = read_run(project / "reports" / "numerics.jsonl").properties
+    assert {found.contestant for found in properties} == {"my-int8-row"}
+    assert {found.property for found in properties if found.outcome == "not applicable"} == {"longest_integer_sum"}
+
+
+def test_a_model_runs_on_the_example(project: Path, site: Path) -> None:
+    result = run_python(project, "quantsuite", "run", *MODEL, *KERNEL, "--scheme", "int8-row", path=(site,))
+    assert result.returncode == 0, result.stdout + result.stderr
+    found = records(project)
+    assert (found["bf16"].subject.kernel, found["int8-row"].subject.kernel) == ("", "my-int8-row")
+    assert found["int8-row"].value == pytest.approx(found["bf16"].value, rel=0.01)
+
+
+def test_it_is_the_named_kernel_that_the_model_runs_on(project: Path) -> None:
+    run_changed(project, ("* packed.scale", "* -packed.scale"), "--scheme", "int8-row")
+    found = records(project)
+    assert found["int8-row"].value > 2 * found["bf16"].value
+
+
+def test_schemes_that_it_does_not_claim_are_cells_with_a_reason(project: Path) -> None:
+    run_changed(project, ("", ""), "--scheme", "all", "-k", "bf16 or int8-row or fp8-row")
+    found = records(project)
+    assert found["int8-row"].measured and found["fp8-row"].outcome == "unsupported"
+    assert "my-int8-row claims int8-row" in found["fp8-row"].reason
+
+
+def test_simulated_execution_does_not_ask_for_the_kernel(project: Path) -> None:
+    run_changed(project, ("", ""), "--scheme", "fp8-row", "--execution", "simulated")
+    assert records(project)["fp8-row"].subject.kernel == ""
+
+
+@pytest.mark.parametrize(
+    ("change", "scheme", "line"),
+    [
+        (("", ""), "fp8-row", "fp8-row: no kernel that was named implements it; my-int8-row claims int8-row"),
+        (('"bfloat16"', '"float16"'), "int8-row", "my-int8-row takes no bfloat16; it takes float32, float16"),
+        (("takes_bias", "1 / 0\ntakes_bias"), "int8-row", "my_kernel.py: ZeroDivisionError: division by zero"),
+        (
+            ('schemes = ("int8-row",)', 'operation, quantize, schemes = "quantize", print, ("int8-row",)'),
+            "int8-row",
+            "a model needs one of linear",
+        ),
+    ],
+)
+def test_what_was_named_and_cannot_run_ends_the_run_with_one_line(
+    project: Path, change: tuple[str, str], scheme: str, line: str
+) -> None:
+    outcome = run_changed(project, change, "--scheme", scheme)
+    assert outcome.status == pytest.ExitCode.USAGE_ERROR
+    (error,) = (text for text in outcome.shown.splitlines() if text.startswith("ERROR: "))
+    assert line in error

@@ -1,0 +1,48 @@
+"""The kernels that a run names, and which of them multiplies under a scheme."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+
+from quantsuite.kernels.dispatch import require_dtype
+from quantsuite.kernels.protocol import UnsupportedError, takes
+from quantsuite.kernels.registry import register_from
+from quantsuite.kernels.validation import KernelError
+from quantsuite.scheme import Scheme
+
+
+class UserKernels:
+    """Kernels of ``--kernel``, loaded and registered in this process.
+
+    Args:
+        locations: as :func:`~quantsuite.kernels.loading.load` takes them.
+        dtype: of the model, which is that of the activations.
+
+    Raises:
+        KernelError: if one cannot be loaded, or none multiplies.
+    """
+
+    def __init__(self, locations: Sequence[str], dtype: torch.dtype) -> None:
+        found = [kernel for location in locations for kernel in register_from(location)]
+        self._dtype = dtype
+        self._products = [kernel for kernel in found if kernel.operation == "linear"]
+        if not self._products:
+            places, names = ", ".join(locations), ", ".join(kernel.name for kernel in found)
+            raise KernelError(f"{places}: only kernels of other operations, {names}; a model needs one of linear")
+
+    def of(self, scheme: Scheme) -> str:
+        """Name of the first kernel that claims a scheme, whatever the method that chose the codes.
+
+        Raises:
+            UnsupportedError: if none does, or it does not take the model's dtype.
+        """
+        plain = replace(scheme, method=None)
+        for kernel in self._products:
+            if takes(kernel, plain):
+                require_dtype(kernel, scheme, self._dtype)
+                return kernel.name
+        claims = "; ".join(f"{kernel.name} claims {', '.join(kernel.schemes)}" for kernel in self._products)
+        raise UnsupportedError(f"{scheme}: no kernel that was named implements it; {claims}")
