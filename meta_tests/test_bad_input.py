@@ -19,8 +19,10 @@ from meta_tests.checkpoints import CONTEXT, PLAIN, VOCABULARY, save_checkpoint
 from meta_tests.command import quantsuite
 from meta_tests.factories import DIRECT, PERPLEXITY, choices, perplexities, record
 from quantsuite.lines import encode_line
+from quantsuite.plan import LayerPlan, Plan
 from quantsuite.records import Record
 from quantsuite.runfile import HEADER
+from quantsuite.scheme import Scheme
 from quantsuite.tiny import embedded_folder
 
 Arguments = list[str]
@@ -167,6 +169,19 @@ def given(*arguments: str) -> Prepare:
     return lambda folder: list(arguments)
 
 
+def plan(scheme: str, layer: str | None = None, *arguments: str, edit: tuple[str, str] = ("", "")) -> Prepare:
+    """A saved plan in which one layer has eight bits."""
+
+    def save(folder: Path) -> Arguments:
+        layers = {} if layer is None else {layer: LayerPlan(scheme=Scheme.parse("int8-row"))}
+        Plan(scheme=Scheme.parse(scheme), layers=layers).save(folder / "plan")
+        document = folder / "plan/plan.json"
+        document.write_text(document.read_text().replace(*edit))
+        return ["--plan", "plan", *arguments]
+
+    return save
+
+
 def folder_named(name: str, *arguments: str) -> Prepare:
     def make(folder: Path) -> Arguments:
         (folder / name).mkdir()
@@ -179,7 +194,25 @@ BAD: dict[str, tuple[Prepare, str]] = {
     "format": (given("--scheme", "int9-row"), "unknown number format 'int9' in 'int9-row'; did you mean 'int"),
     "granularity": (given("--scheme", "int8-gx"), "unknown granularity 'gx'"),
     "no-scheme": (given("--scheme", ","), "',' names nothing; give names separated by commas"),
-    "method": (given("--scheme", "int4-g128@magic"), "no method 'magic' is available; drop @magic"),
+    "method": (given("--scheme", "int4-g128@magic"), "unknown method 'magic'; known: rtn, clip"),
+    "method-file": (given("--method", "my.py", "--scheme", "int8-row@my"), "my.py does not exist; give the path"),
+    "method-scheme": (given("--scheme", "mxfp4@clip"), "clip search needs the symmetric, restricted range"),
+    "method-group": (given("--scheme", "int8-g96@clip"), "group size 96 does not divide K=512"),
+    "no-plan": (given("--plan", "nowhere"), "nowhere holds no plan.json; give a folder that Plan.save wrote"),
+    "plan-of-another-model": (
+        plan("int8-row@mine", "model.layers.7.mlp.up_proj"),
+        "the model has no layer model.layers.7",
+    ),
+    "plan-of-the-head": (
+        plan("int8-row@mine", "lm_head"),
+        "lm_head is the output head; quantize it with --include-head",
+    ),
+    "plan-of-the-reference": (plan("bf16", "model.layers.0.mlp.up_proj"), "bf16 is the reference's name; save a plan"),
+    "plan-that-is-named-twice": (
+        plan("int8-row", "model.layers.0.mlp.up_proj", "--scheme", "int8-row"),
+        "is named int8-row, as --scheme int8-row is; measure them in runs of their own",
+    ),
+    "edited-plan": (plan("int8-row@mine", edit=("@mine", "@yours")), "the plan was changed after it was saved"),
     "kv-cache": (given("--scheme", "int8-row+kv-int8-token"), "no quantized KV cache; drop +kv-int8-token"),
     "static": (given("--scheme", "int8-row:int8-token-static"), "static activation scales need calibration"),
     "group": (given("--scheme", "int8-g96"), "group size 96 does not divide K=512"),

@@ -119,8 +119,12 @@ def test_codes_that_a_method_chose_are_executed(model: PreTrainedModel, name: st
 
 
 @executions
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=str)
 @torch.inference_mode()
-def test_round_to_nearest_given_as_codes_is_round_to_nearest(model: PreTrainedModel, execution: Execution) -> None:
+def test_round_to_nearest_given_as_codes_is_round_to_nearest(
+    model: PreTrainedModel, execution: Execution, dtype: torch.dtype
+) -> None:
+    model = model.to(dtype)
     layers = {n: LayerPlan(scheme=INT4, weight=quantize(w, INT4.weight)) for n, w in matrices(model)}
     with quantized(model, INT4, execution):
         expected = model(input_ids=TOKENS).logits

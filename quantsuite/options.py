@@ -86,6 +86,15 @@ _KEYWORDS: dict[str, dict[str, Any]] = {
         "help": "what runs the model: transformers, or an installed package's (default: transformers)",
     },
     "scheme": {"type": _names, "help": "schemes, separated by commas (default: all, the catalogue)"},
+    "method": {
+        "action": "append",
+        "help": "a quantization method of your own, which a scheme may name: path.py, path.py:NAME, package.module or "
+        "package.module:NAME; may be repeated",
+    },
+    "plan": {
+        "action": "append",
+        "help": "folder of a saved plan to measure; may be repeated (with no --scheme: plans alone)",
+    },
     "execution": {"type": _executions, "help": "simulated, real, or both (default: simulated,real)"},
     "task": {
         "type": _names,
@@ -152,6 +161,8 @@ class RunOptions:
     model: str = "tiny"
     engine: str = "transformers"
     scheme: Sequence[str] = ("all",)
+    method: Sequence[str] = ()
+    plan: Sequence[str] = ()
     execution: Sequence[str] = EXECUTIONS
     task: Sequence[str] | None = None
     limit: int = 0
@@ -172,6 +183,12 @@ class RunOptions:
     margin: Sequence[tuple[str, float]] = ()
     kernel: Sequence[str] = ()
     check_timeout: float = 120.0
+
+    @property
+    def schemes(self) -> Sequence[str]:
+        """``--scheme``; where plans are given and it is not, none."""
+        given = isinstance(self.scheme, list)  # The default is a tuple.
+        return self.scheme if given or not self.plan else ()
 
     @property
     def margins(self) -> Margins:

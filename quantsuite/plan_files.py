@@ -68,11 +68,11 @@ def write(folder: Path, scheme: str, layers: Mapping[str, LayerEntry], tensors: 
     (folder / DOCUMENT).write_bytes(msgspec.json.format(msgspec.json.encode(document), indent=1))
 
 
-def read(folder: Path) -> tuple[Document, dict[str, Tensor]]:
-    """The document and the tensors of a saved plan.
+def read_document(folder: Path) -> Document:
+    """What a plan is called and what it names; the tensors are not read, and nothing is verified.
 
     Raises:
-        PlanError: if the folder holds no plan, one of another version, or one that was changed.
+        PlanError: if the folder holds no plan, or one of another version.
     """
     if not (folder / DOCUMENT).is_file():
         raise PlanError(f"{folder} holds no {DOCUMENT}; give a folder that Plan.save wrote")
@@ -82,10 +82,26 @@ def read(folder: Path) -> tuple[Document, dict[str, Tensor]]:
         if version != SCHEMA_VERSION:
             way = "upgrade quantsuite" if isinstance(version, int) and version > SCHEMA_VERSION else "make it again"
             raise PlanError(f"{folder / DOCUMENT}: schema version {version}, known is {SCHEMA_VERSION}; {way}")
-        document = msgspec.json.decode(text, type=Document)
+        return msgspec.json.decode(text, type=Document)
+    except (msgspec.MsgspecError, UnicodeDecodeError, KeyError, OSError) as error:
+        raise _unreadable(folder, error) from error
+
+
+def _unreadable(folder: Path, error: Exception) -> PlanError:
+    return PlanError(f"{folder}: the plan cannot be read ({str(error).splitlines()[0]}); make it again")
+
+
+def read(folder: Path) -> tuple[Document, dict[str, Tensor]]:
+    """The document and the tensors of a saved plan.
+
+    Raises:
+        PlanError: if the folder holds no plan, one of another version, or one that was changed.
+    """
+    document = read_document(folder)
+    try:
         tensors = load_file(folder / TENSORS)
-    except (msgspec.MsgspecError, SafetensorError, UnicodeDecodeError, KeyError, OSError) as error:
-        raise PlanError(f"{folder}: the plan cannot be read ({str(error).splitlines()[0]}); make it again") from error
+    except (SafetensorError, OSError) as error:
+        raise _unreadable(folder, error) from error
     if checksum(document.scheme, document.layers, tensors) != document.checksum:
         raise PlanError(f"{folder}: the plan was changed after it was saved, its checksum differs; make it again")
     return document, tensors

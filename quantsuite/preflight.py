@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
+from pathlib import Path
 
+from quantsuite import methods
 from quantsuite.engine.registry import context_length
 from quantsuite.layer import UnsupportedError
 from quantsuite.options import RunOptions
+from quantsuite.plan import Plan
+from quantsuite.plan_files import read_document
 from quantsuite.records import Record
 from quantsuite.runfile import RunFile
 from quantsuite.scheme import Execution, Scheme
@@ -23,10 +27,14 @@ def plan_cells(options: RunOptions) -> list[Cell]:
     """The cells of a run, scheme by scheme; of the model only the configuration is read.
 
     Raises:
-        ValueError: if a scheme, a task or the engine is unknown, or the model is not to be had.
+        ValueError: if a scheme, its method, a task or the engine is unknown, the model is not to be had, or a folder
+            holds no plan.
         RunError: if the model's context cannot hold a task that was named, or no task has a dataset that was.
     """
-    pairs = parse_schemes(options.scheme, options.execution)
+    for scheme, _ in parse_schemes(options.schemes, options.execution):
+        if scheme.method is not None:
+            methods.find(scheme.method, options.method)
+    pairs = parse_schemes([*options.schemes, *_plan_names(options)], options.execution)
     named = select_tasks(options.task) if options.task else None
     context = context_length(options.engine, options.model)
     tasks = default_tasks(options.model, context) if named is None else named
@@ -34,6 +42,23 @@ def plan_cells(options: RunOptions) -> list[Cell]:
     for task in tasks:
         _require_context(task, task.context, context, options.model)
     return make_cells(tasks, pairs)
+
+
+def _plan_names(options: RunOptions) -> list[str]:
+    """The names of ``--plan``'s plans, each of which is one scheme's in the run."""
+    named = {scheme: f"--scheme {scheme}" for scheme, _ in parse_schemes(options.schemes, options.execution)}
+    own = []
+    for folder in options.plan:
+        scheme = Scheme.parse(read_document(Path(folder)).scheme)
+        if scheme.is_reference:
+            raise RunError(f"--plan {folder}: {scheme} is the reference's name; save a plan named such as bf16@mine")
+        if scheme in named:
+            raise RunError(
+                f"--plan {folder} is named {scheme}, as {named[scheme]} is; measure them in runs of their own"
+            )
+        named[scheme] = f"--plan {folder}"
+        own.append(str(scheme))
+    return own
 
 
 def _require_datasets(options: RunOptions, tasks: Sequence[Task]) -> None:
@@ -76,8 +101,8 @@ def open_session(options: RunOptions, cells: Sequence[Cell], *, finished: Sequen
 
     Raises:
         RecordError: if the output cannot be written.
-        RunError: if a scheme or a task that was named does not fit the model.
-        ValueError: if the device is not there, or the model cannot be loaded.
+        RunError: if a scheme, a plan or a task that was named does not fit the model.
+        ValueError: if the device is not there, the model cannot be loaded, or a plan was changed.
         DataError: if a dataset is not to be had.
     """
     RunFile(options.output).check_writable()
@@ -89,11 +114,14 @@ def open_session(options: RunOptions, cells: Sequence[Cell], *, finished: Sequen
         sources=Sources(places=options.places, limit=options.limit, seed=options.seed),
         include_head=options.include_head,
         kernels=options.kernel,
+        methods=options.method,
+        plans=[Plan.load(folder) for folder in options.plan],
         finished=finished,
     )
     if quantized := next((cell for cell in cells if cell.execution), None):
         session.unquantized(quantized.scheme)
-    named = parse_schemes([name for name in options.scheme if name != "all"], options.execution)
+    names = [name for name in options.schemes if name != "all"]
+    named = parse_schemes([*names, *_plan_names(options)], options.execution)
     _require_claims(session, named)
     for scheme in dict.fromkeys(scheme for scheme, _ in named):
         reasons = [session.misfit(scheme, execution) for each, execution in named if each == scheme]

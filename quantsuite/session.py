@@ -15,6 +15,8 @@ from quantsuite.environment import describe_environment, resolve_device
 from quantsuite.evaluate.data import DataError
 from quantsuite.kernels.user import UserKernels
 from quantsuite.layer import UnsupportedError
+from quantsuite.methods import MethodError
+from quantsuite.plan import Plan
 from quantsuite.quantize import MODEL_DTYPES
 from quantsuite.records import Environment, Record, Subject
 from quantsuite.scheme import CATALOGUE, DTYPES, REFERENCE, Execution, Scheme, parse_alias
@@ -74,6 +76,8 @@ class Session:
         include_head: quantize the output head too.
         kernels: where kernels are, as :func:`quantsuite.kernels.loading.load` takes it; if any is given, real
             execution multiplies by them alone.
+        methods: places of a user's methods, which schemes may name.
+        plans: measured for the schemes that they are named by.
         finished: records of an earlier run, reused where nothing that they depend on has changed.
 
     Attributes:
@@ -93,11 +97,14 @@ class Session:
         sources: Sources,
         include_head: bool = False,
         kernels: Sequence[str] = (),
+        methods: Sequence[str] = (),
+        plans: Sequence[Plan] = (),
         finished: Sequence[Record] = (),
     ) -> None:
         self._name, self._device, self._dtype, self._sources = model, resolve_device(device), dtype, sources
-        self._engine_name, self._include_head = engine, include_head
+        self._engine_name, self._include_head, self._methods = engine, include_head, methods
         self._kernels = UserKernels(kernels, MODEL_DTYPES[dtype]) if kernels else None
+        self._plans = {plan.scheme: plan for plan in plans}
         self.progress: Callable[[Cell, int, int], None] = lambda cell, done, total: None
         self._finished = {record.key: record for record in finished if record.measured}
         self._opened: Backend | Exception | None = None
@@ -142,8 +149,8 @@ class Session:
         """The engine of a variant, which stays open until another one's is asked for."""
         if self._current is None or self._current[:2] != (scheme, execution):
             self._leave()
-            kernel = self.kernel(scheme, execution)
-            opened = self.backend.engine(scheme, execution, include_head=self._include_head, kernel=kernel)
+            plan, kernel = self._plan(scheme), self.kernel(scheme, execution)
+            opened = self.backend.engine(plan, execution, include_head=self._include_head, kernel=kernel)
             self._current = scheme, execution, self._current_stack.enter_context(opened)
         return self._current[2]
 
@@ -161,6 +168,22 @@ class Session:
             self._open_reference = self._reference_stack.enter_context(self.backend.engine(REFERENCE, None))
         return self._open_reference
 
+    def _plan(self, scheme: Scheme) -> Plan | Scheme:
+        """The plan of a scheme that a plan is named by, or that names a method, made once; else the scheme.
+
+        Raises:
+            ValueError: if the method cannot make it, or the engine makes none.
+        """
+        if scheme.method is not None and scheme not in self._plans:
+            make = getattr(self.backend, "plan", None)
+            if make is None:
+                raise UnsupportedError(
+                    f"{scheme}: the engine {self._engine_name} makes no plans; drop @{scheme.method}, or give a saved "
+                    "one with --plan"
+                )
+            self._plans[scheme] = make(scheme, methods=self._methods, include_head=self._include_head)
+        return self._plans.get(scheme, scheme)
+
     def blank(self, cell: Cell, test: str) -> Record:
         """The record of a cell that was not measured."""
         opened = None if isinstance(self._opened, Exception) else self._opened
@@ -173,6 +196,7 @@ class Session:
                 model_sha256=opened.model_sha256 if opened else "",
                 scheme=str(cell.scheme),
                 execution=cell.execution,
+                plan=self._plans[cell.scheme].sha256 if cell.scheme in self._plans else "",
                 engine=self._engine_name,
                 head=self._include_head,
                 kernel=self._kernel_or_none(cell) or "",
@@ -208,10 +232,10 @@ class Session:
             return None
         if (scheme, execution) not in self._misfits:
             try:
-                kernel = self.kernel(scheme, execution)
-            except UnsupportedError as error:
-                return str(error)
-            reason = self.backend.unsupported(scheme, execution, include_head=self._include_head, kernel=kernel)
+                plan, kernel = self._plan(scheme), self.kernel(scheme, execution)
+                reason = self.backend.unsupported(plan, execution, include_head=self._include_head, kernel=kernel)
+            except (MethodError, UnsupportedError) as error:
+                reason = str(error)
             self._misfits[scheme, execution] = reason
         return self._misfits[scheme, execution]
 
@@ -222,7 +246,7 @@ class Session:
             UnsupportedError: if that is more than embeddings, norms, biases, routers and the head.
         """
         if scheme not in self._unquantized:
-            shares = self.backend.unquantized(scheme, include_head=self._include_head)
+            shares = self.backend.unquantized(self._plan(scheme), include_head=self._include_head)
             self._unquantized[scheme] = sum(shares.values())
         return self._unquantized[scheme]
 

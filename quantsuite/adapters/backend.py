@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -13,6 +13,7 @@ from quantsuite.adapters.transformers import TransformersEngine
 from quantsuite.kernels.registry import find
 from quantsuite.kernels.validation import KernelError
 from quantsuite.linear import UnsupportedError, check_plan, misfits, quantized, unquantized, weight_bytes
+from quantsuite.methods import make_plan
 from quantsuite.plan import PlanError
 
 if TYPE_CHECKING:
@@ -56,6 +57,10 @@ class TransformersBackend:
     @cached_property
     def _reference(self) -> TransformersEngine:
         return TransformersEngine(self._loaded.model, tokenizer=self.tokenizer)
+
+    def plan(self, scheme: Scheme, *, methods: Sequence[str] = (), include_head: bool = False) -> Plan:
+        """The plan of a scheme, as :func:`quantsuite.methods.make_plan` makes it."""
+        return make_plan(self._loaded.model, scheme, places=methods, include_head=include_head)
 
     def unsupported(
         self, plan: Plan | Scheme, execution: Execution | None, *, include_head: bool = False, kernel: str | None = None

@@ -29,11 +29,11 @@ def plan(model: nn.Module, scheme: Scheme, *, include_head: bool, progress: Call
     """
     operand = scheme.weight
     if operand is None:
-        raise ValueError(f"{scheme} has no weight whose scales are searched; drop @{name}")
+        raise ValueError(f"there is no weight whose scales are searched; drop @{name}")
     try:
         searched = replace(operand, clip=True)
     except ValueError as error:
-        raise ValueError(f"{scheme}: {str(error).partition(';')[0]}; drop @{name}") from error
+        raise ValueError(f"{str(error).partition(';')[0]}; drop @{name}") from error
     if reason := misfits(model, Plan.of(scheme), include_head):
         raise MisfitError(reason)
     layers = {}

@@ -113,13 +113,16 @@ def make_plan(
         progress: called with the name of each layer before it is quantized.
 
     Raises:
-        MethodError: if there is no such method, or what it returns is no plan.
-        ValueError: if the method cannot quantize so.
+        MethodError: if there is no such method, it cannot quantize so, or what it returns is no plan.
     """
     if scheme.method is None:
         return Plan.of(scheme)
     method, bare = find(scheme.method, places), replace(scheme, method=None)
-    plan = method.plan(model, bare, include_head=include_head, progress=progress)
+    try:
+        plan = method.plan(model, bare, include_head=include_head, progress=progress)
+    except Exception as error:  # A method of anyone's raises what it likes.
+        kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+        raise MethodError(f"{scheme}: {kind}{' '.join(str(error).split())}") from error
     if not isinstance(plan, Plan) or replace(plan.scheme, method=None) != bare:
         raise MethodError(f"{scheme}: the method returned {plan}, expected a Plan of {bare}")
     return replace(plan, scheme=scheme)
