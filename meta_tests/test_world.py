@@ -13,7 +13,7 @@ import pytest
 
 from quantsuite.adapters.loading import load_model
 from quantsuite.records import Choices, Perplexities
-from quantsuite.scheme import Scheme
+from quantsuite.scheme import Scheme, Variant
 from quantsuite.session import Cell, Session
 from quantsuite.tasks import Sources, select_tasks
 from quantsuite.tiny import embedded_folder, world
@@ -98,7 +98,7 @@ def tiny() -> Session:
 def measure(session: Session, task: str, scheme: str) -> Perplexities | Choices:
     execution = None if scheme == "bf16" else "simulated"
     (chosen,) = select_tasks([task])
-    return session.measure(Cell(task=chosen, scheme=Scheme.parse(scheme), execution=execution), "test").items
+    return session.measure(Cell(task=chosen, variant=Variant(Scheme.parse(scheme), execution)), "test").items
 
 
 def excess(items: Perplexities) -> float:

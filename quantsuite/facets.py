@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import re
-
+from quantsuite import granularity as granularities
 from quantsuite.records import Record
+from quantsuite.scheme import EXECUTIONS
 
 FIELDS = (
     *("task", "source", "recipe", "metric"),
@@ -17,7 +17,7 @@ what else it says, the plan, whether the head is quantized; and what ran it."""
 PARTS = {"task": ("source", "recipe"), "scheme": ("format", "granularity", "rest")}
 """Fields that are made of others."""
 
-KEY = ("task", "scheme", "plan", "head", "execution", "engine", "device", "dtype")
+KEY = ("task", "scheme", "plan", "head", "execution", "kernel", "engine", "device", "dtype")
 """Fields that together tell any two records of a model apart."""
 
 
@@ -45,16 +45,13 @@ def facets_of(record: Record) -> dict[str, str]:
     }
 
 
-def coarseness(granularity: str | None) -> tuple[int, int]:
-    """Sorts granularities from coarse to fine: tensor, row, then groups from large to small."""
-    if group := re.fullmatch(r"g(\d+)", granularity or ""):
-        return 2, -int(group[1])
-    return {"tensor": 0, "row": 1}.get(granularity or "", 3), 0
+def coarseness(granularity: str) -> tuple[int, int]:
+    """Sorts names of granularities from coarse to fine; an empty one comes last."""
+    return granularities.coarseness(granularities.parse_granularity(granularity) if granularity else None)
 
 
 def place(field: str, value: str) -> tuple[int, int]:
     """Sorts values of granularity and execution; those of other fields are all equal."""
     if field == "granularity":
         return coarseness(value)
-    executions = ("simulated", "real")
-    return (executions.index(value) if field == "execution" and value in executions else -1), 0
+    return (EXECUTIONS.index(value) if field == "execution" and value else -1), 0

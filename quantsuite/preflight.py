@@ -15,8 +15,8 @@ from quantsuite.plan import Plan
 from quantsuite.plan_files import read_document
 from quantsuite.records import Record
 from quantsuite.runfile import RunFile
-from quantsuite.scheme import Execution, Scheme
-from quantsuite.session import Cell, Session, make_cells, parse_schemes
+from quantsuite.scheme import Scheme, Variant, parse_variants
+from quantsuite.session import Cell, Session, make_cells
 from quantsuite.tasks import Sources, Task, default_tasks, select_tasks, shipped_tasks
 
 
@@ -33,10 +33,10 @@ def plan_cells(options: RunOptions) -> list[Cell]:
         MarginError: if a margin is of no task's metric.
         RunError: if the model's context cannot hold a task that was named, or no task has a dataset that was.
     """
-    for scheme, _ in parse_schemes(options.schemes, options.execution):
-        if scheme.method is not None:
-            methods.find(scheme.method, options.method)
-    pairs = parse_schemes([*options.schemes, *_plan_names(options)], options.execution)
+    for variant in parse_variants(options.schemes, options.execution):
+        if variant.scheme.method is not None:
+            methods.find(variant.scheme.method, options.method)
+    variants = parse_variants([*options.schemes, *_plan_names(options)], options.execution)
     named = select_tasks(options.task) if options.task else None
     context = context_length(options.engine, options.model)
     tasks = default_tasks(options.model, context) if named is None else named
@@ -44,12 +44,13 @@ def plan_cells(options: RunOptions) -> list[Cell]:
     options.margins.check(metric(task.metric) for task in tasks)
     for task in tasks:
         _require_context(task, task.context, context, options.model)
-    return make_cells(tasks, pairs)
+    return make_cells(tasks, variants)
 
 
 def _plan_names(options: RunOptions) -> list[str]:
     """The names of ``--plan``'s plans, each of which is one scheme's in the run."""
-    named = {scheme: f"--scheme {scheme}" for scheme, _ in parse_schemes(options.schemes, options.execution)}
+    variants = parse_variants(options.schemes, options.execution)
+    named = {variant.scheme: f"--scheme {variant.scheme}" for variant in variants}
     own = []
     for folder in options.plan:
         scheme = Scheme.parse(read_document(Path(folder)).scheme)
@@ -85,11 +86,11 @@ def _require_context(task: Task, needed: int, context: int | None, model: str) -
         )
 
 
-def _require_claims(session: Session, named: Sequence[tuple[Scheme, Execution | None]]) -> None:
+def _require_claims(session: Session, named: Sequence[Variant]) -> None:
     """A kernel that was named implements the schemes that were named, where these are to be real."""
-    for scheme, execution in named:
+    for variant in named:
         try:
-            session.kernel(scheme, execution)
+            session.kernel(variant)
         except UnsupportedError as error:
             raise RunError(str(error)) from error
 
@@ -121,13 +122,13 @@ def open_session(options: RunOptions, cells: Sequence[Cell], *, finished: Sequen
         kernels=options.kernel,
         finished=finished,
     )
-    if quantized := next((cell for cell in cells if cell.execution), None):
+    if quantized := next((cell.variant for cell in cells if cell.variant.execution), None):
         session.unquantized(quantized.scheme)
     names = [name for name in options.schemes if name != "all"]
-    named = parse_schemes([*names, *_plan_names(options)], options.execution)
+    named = parse_variants([*names, *_plan_names(options)], options.execution)
     _require_claims(session, named)
-    for scheme in dict.fromkeys(scheme for scheme, _ in named):
-        reasons = [session.misfit(scheme, execution) for each, execution in named if each == scheme]
+    for scheme in dict.fromkeys(variant.scheme for variant in named):
+        reasons = [session.misfit(variant) for variant in named if variant.scheme == scheme]
         if all(reasons):
             raise RunError(f"{scheme} cannot be measured on {options.model}: {reasons[0]}")
     for task in {cell.task.name: cell.task for cell in cells}.values():

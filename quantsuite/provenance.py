@@ -129,11 +129,12 @@ class Key(NamedTuple):
     device: str
     dtype: str
     head: bool
+    kernel: str
 
     @property
     def reference(self) -> Key:
         """That of the reference which the cell is compared with."""
-        return self._replace(scheme=REFERENCE_NAME, execution="", plan="")
+        return self._replace(scheme=REFERENCE_NAME, execution="", plan="", kernel="")
 
     @property
     def setting(self) -> tuple[str, ...]:

@@ -99,6 +99,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag=
             device=self.environment.device,
             dtype=self.environment.dtype,
             head=self.subject.head,
+            kernel=self.subject.kernel,
         )
 
     @property

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Literal, get_args
@@ -260,3 +261,22 @@ def alias(scheme: Scheme, execution: Execution | None) -> str | None:
     part = f"Group_{granularity.size}" if isinstance(granularity, PerGroup) else str(granularity).capitalize()
     ending = {"simulated": "_Fake", "real": "_Real", None: ""}[execution]
     return f"{scheme.weight.format.name.upper()}_Per_{part}{ending}"
+
+
+def parse_variants(names: Iterable[str], executions: Sequence[Execution]) -> list[Variant]:
+    """Schemes in executions, the reference first whether it is named or not.
+
+    A course report's name that ends in ``_Fake`` or ``_Real`` brings its own execution; ``all`` stands for the
+    catalogue.
+
+    Raises:
+        ValueError: if a name is no scheme.
+    """
+    variants = {REFERENCE_VARIANT: None}
+    for name in names:
+        own = parse_alias(name)
+        for scheme in CATALOGUE if name == "all" else (Scheme.parse(name),):
+            if not scheme.is_reference:
+                chosen = (own[1],) if own and own[1] else executions
+                variants |= dict.fromkeys(Variant(scheme, execution) for execution in chosen)
+    return list(variants)

@@ -19,49 +19,28 @@ from quantsuite.methods import MethodError
 from quantsuite.plan import Plan
 from quantsuite.quantize import MODEL_DTYPES
 from quantsuite.records import Environment, Record, Subject
-from quantsuite.scheme import CATALOGUE, DTYPES, REFERENCE, Execution, Scheme, parse_alias
+from quantsuite.scheme import DTYPES, REFERENCE, Scheme, Variant
 from quantsuite.tasks import Prepared, Sources, Task
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """A task under a scheme; the reference has no execution."""
+    """A task under a scheme in an execution."""
 
     task: Task
-    scheme: Scheme
-    execution: Execution | None
+    variant: Variant
 
     @property
     def label(self) -> str:
-        return str(self.scheme) if self.execution is None else f"{self.scheme}-{self.execution}"
+        return self.variant.label
 
     def __str__(self) -> str:
         return f"{self.task.name}-{self.label}"
 
 
-def parse_schemes(names: Iterable[str], executions: Sequence[Execution]) -> list[tuple[Scheme, Execution | None]]:
-    """Schemes with their executions, the reference first whether it is named or not.
-
-    A course report's name that ends in ``_Fake`` or ``_Real`` brings its own execution; ``all``
-    stands for the catalogue.
-
-    Raises:
-        ValueError: if a name is no scheme.
-    """
-    pairs: dict[tuple[Scheme, Execution | None], None] = {(REFERENCE, None): None}
-    for name in names:
-        own = parse_alias(name)
-        for scheme in CATALOGUE if name == "all" else (Scheme.parse(name),):
-            if scheme.is_reference:
-                continue
-            for execution in (own[1],) if own and own[1] else executions:
-                pairs[scheme, execution] = None
-    return list(pairs)
-
-
-def make_cells(tasks: Sequence[Task], pairs: Iterable[tuple[Scheme, Execution | None]]) -> list[Cell]:
-    """Every task under every scheme, scheme by scheme."""
-    return [Cell(task=task, scheme=scheme, execution=execution) for scheme, execution in pairs for task in tasks]
+def make_cells(tasks: Sequence[Task], variants: Iterable[Variant]) -> list[Cell]:
+    """Every task under every variant, variant by variant."""
+    return [Cell(task=task, variant=variant) for variant in variants for task in tasks]
 
 
 class Session:
@@ -109,9 +88,9 @@ class Session:
         self._finished = {record.key: record for record in finished if record.measured}
         self._opened: Backend | Exception | None = None
         self._prepared: dict[str, Prepared] = {}
-        self._misfits: dict[tuple[Scheme, Execution | None], str | None] = {}
+        self._misfits: dict[Variant, str | None] = {}
         self._unquantized: dict[Scheme, float] = {}
-        self._current: tuple[Scheme, Execution | None, Engine] | None = None
+        self._current: tuple[Variant, Engine] | None = None
         self._current_stack, self._reference_stack = ExitStack(), ExitStack()
         self._open_reference: Engine | None = None
 
@@ -145,24 +124,24 @@ class Session:
         self._current_stack.close()
         self._current = None
 
-    def _engine(self, scheme: Scheme, execution: Execution | None) -> Engine:
+    def _engine(self, variant: Variant) -> Engine:
         """The engine of a variant, which stays open until another one's is asked for."""
-        if self._current is None or self._current[:2] != (scheme, execution):
+        if self._current is None or self._current[0] != variant:
             self._leave()
-            plan, kernel = self._plan(scheme), self.kernel(scheme, execution)
-            opened = self.backend.engine(plan, execution, include_head=self._include_head, kernel=kernel)
-            self._current = scheme, execution, self._current_stack.enter_context(opened)
-        return self._current[2]
+            plan, kernel = self._plan(variant.scheme), self.kernel(variant)
+            opened = self.backend.engine(plan, variant.execution, include_head=self._include_head, kernel=kernel)
+            self._current = variant, self._current_stack.enter_context(opened)
+        return self._current[1]
 
-    def kernel(self, scheme: Scheme, execution: Execution | None) -> str | None:
+    def kernel(self, variant: Variant) -> str | None:
         """Name of the given kernel that multiplies, or ``None`` if it is for the engine to choose.
 
         Raises:
             UnsupportedError: if kernels are given, and none claims the scheme.
         """
-        if self._kernels is None or execution != "real":
+        if self._kernels is None or variant.execution != "real":
             return None
-        return self._kernels.of(scheme)
+        return self._kernels.of(variant.scheme)
 
     def _reference(self) -> Engine:
         """The engine of the model as it is, beside that of a variant."""
@@ -188,7 +167,7 @@ class Session:
 
     def blank(self, cell: Cell, test: str) -> Record:
         """The record of a cell that was not measured."""
-        opened = None if isinstance(self._opened, Exception) else self._opened
+        opened, variant = None if isinstance(self._opened, Exception) else self._opened, cell.variant
         return Record(
             test=test,
             outcome="error",
@@ -196,21 +175,21 @@ class Session:
             subject=Subject(
                 model=self._name,
                 model_sha256=opened.model_sha256 if opened else "",
-                scheme=str(cell.scheme),
-                execution=cell.execution,
-                plan=self._plans[cell.scheme].sha256 if cell.scheme in self._plans else "",
+                scheme=str(variant.scheme),
+                execution=variant.execution,
+                plan=self._plans[variant.scheme].sha256 if variant.scheme in self._plans else "",
                 engine=self._engine_name,
                 head=self._include_head,
-                kernel=self._kernel_or_none(cell) or "",
+                kernel=self._kernel_or_none(variant) or "",
             ),
             environment=self._environment,
             reason="not measured",
             created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         )
 
-    def _kernel_or_none(self, cell: Cell) -> str | None:
+    def _kernel_or_none(self, variant: Variant) -> str | None:
         with suppress(UnsupportedError):
-            return self.kernel(cell.scheme, cell.execution)
+            return self.kernel(variant)
         return None
 
     @property
@@ -228,18 +207,19 @@ class Session:
             self._prepared[task.name] = task.prepare(self.backend.tokenizer, self._sources, self.context or 2048)
         return self._prepared[task.name]
 
-    def misfit(self, scheme: Scheme, execution: Execution | None) -> str | None:
+    def misfit(self, variant: Variant) -> str | None:
         """Why a scheme cannot be executed so on this model and device, or ``None`` if it can."""
+        execution = variant.execution
         if execution is None:
             return None
-        if (scheme, execution) not in self._misfits:
+        if variant not in self._misfits:
             try:
-                plan, kernel = self._plan(scheme), self.kernel(scheme, execution)
+                plan, kernel = self._plan(variant.scheme), self.kernel(variant)
                 reason = self.backend.unsupported(plan, execution, include_head=self._include_head, kernel=kernel)
             except (MethodError, UnsupportedError) as error:
                 reason = str(error)
-            self._misfits[scheme, execution] = reason
-        return self._misfits[scheme, execution]
+            self._misfits[variant] = reason
+        return self._misfits[variant]
 
     def unquantized(self, scheme: Scheme) -> float:
         """The share of all parameters that a scheme leaves in the model's dtype.
@@ -261,7 +241,7 @@ class Session:
                 does not hold the items, or the tokenizer lacks what the recipe needs.
             ValueError: if the model cannot be loaded.
         """
-        if (reason := self.misfit(cell.scheme, cell.execution)) is not None:
+        if (reason := self.misfit(cell.variant)) is not None:
             raise UnsupportedError(reason)
         prepared = self.prepare(cell.task)
         if self.context is not None and prepared.longest > self.context:
@@ -274,7 +254,7 @@ class Session:
         if earlier is not None and earlier.conditions == wanted and earlier.subject == record.subject:
             return earlier
         reference = self._reference() if cell.task.kind == "drift" else None
-        engine = self._engine(cell.scheme, cell.execution)
+        engine = self._engine(cell.variant)
         begin = time.perf_counter()
         try:
             result = prepared.measure(engine, reference, lambda done, total: self.progress(cell, done, total))
@@ -290,6 +270,6 @@ class Session:
             items=result.items,
             seconds=time.perf_counter() - begin,
             weight_bytes=self.backend.weight_bytes(engine),
-            unquantized=1.0 if cell.execution is None else self.unquantized(cell.scheme),
+            unquantized=1.0 if cell.variant.execution is None else self.unquantized(cell.variant.scheme),
             **fields,
         )

@@ -4,8 +4,7 @@ import pytest
 from hypothesis import given
 
 from quantsuite.granularity import coarseness, parse_granularity
-from quantsuite.scheme import CATALOGUE, EXECUTIONS, REFERENCE, Scheme, Variant, alias, parse_alias
-from quantsuite.session import parse_schemes
+from quantsuite.scheme import CATALOGUE, EXECUTIONS, REFERENCE, Scheme, Variant, alias, parse_alias, parse_variants
 from quantsuite.strategies import schemes
 
 
@@ -51,13 +50,8 @@ def test_a_reports_name_is_the_scheme_and_its_execution(scheme: Scheme, executio
 
 
 def test_a_reports_name_chooses_its_execution_and_another_name_both() -> None:
-    pairs = parse_schemes(["INT8_Per_Group_512_Fake", "fp8-row"], EXECUTIONS)
-    assert [(str(scheme), execution) for scheme, execution in pairs] == [
-        ("bf16", None),
-        ("int8-g512", "simulated"),
-        ("fp8-row", "simulated"),
-        ("fp8-row", "real"),
-    ]
+    variants = parse_variants(["INT8_Per_Group_512_Fake", "fp8-row"], EXECUTIONS)
+    assert [*map(str, variants)] == ["bf16", "int8-g512-simulated", "fp8-row-simulated", "fp8-row-real"]
 
 
 @pytest.mark.parametrize(
