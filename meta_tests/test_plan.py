@@ -22,6 +22,7 @@ from quantsuite.formats import FORMATS
 from quantsuite.granularity import PerRow, PerTensor
 from quantsuite.layer import QuantizedLinear
 from quantsuite.linear import MisfitError, matrices, misfits, quantized, unquantized
+from quantsuite.parts import build_layer
 from quantsuite.plan import LayerPlan, Plan, PlanError, name_rows, split_rows
 from quantsuite.quantize import QuantizedTensor, dequantize, fake_quantize, integer_range, quantize
 from quantsuite.scale_formats import SCALE_FORMATS
@@ -271,8 +272,10 @@ def test_projections_of_a_fused_layer_have_schemes_of_their_own(fused: PreTraine
     parts = []
     for (start, stop), scheme in schemes.items():
         part = nn.Linear(64, 64)
-        part.weight.data, part.bias.data = weight[start:stop].contiguous(), bias[start:stop]
-        parts.append(part if scheme.is_reference else QuantizedLinear.from_linear(part, scheme, execution))
+        part.weight.data, part.bias.data = weight[start:stop], bias[start:stop]
+        parts.append(
+            part if scheme.is_reference else build_layer(part.weight, part.bias, LayerPlan(scheme=scheme), execution)
+        )
     x = torch.randn(2, 3, 64, generator=torch.Generator().manual_seed(4))
     layers = {name_rows(QKV, *rows): LayerPlan(scheme=scheme) for rows, scheme in schemes.items()}
     with quantized(fused, Plan(scheme=REFERENCE, layers=layers), execution):

@@ -56,6 +56,7 @@ OTHERS = {
     "another scheme": of("fp8-row"),
     "another engine": of("int8-row", engine="vllm"),
     "another plan": of("int8-row", plan="ab" * 32),
+    "another kernel": of("int8-row", kernel="mine"),
     "a quantized head": of("int8-row", head=True),
     "another device": measured_in(device="NVIDIA H200"),
     "another dtype": measured_in(dtype="fp32"),
@@ -74,7 +75,6 @@ def test_what_a_run_did_not_measure_stays(stays: Record, tmp_path: Path) -> None
 REPLACED = {
     "other weights": of("int8-row", model_sha256="cd" * 32),
     "other answers": of("int8-row", seed=1),
-    "another kernel": of("int8-row", kernel="mine"),
     "other threads": msgspec.structs.replace(measured_in(), seconds=9.0),
     "a limit": record(DIRECT, "int8-row", "real", items=factories.choices(4, 0.5)),
     "unmeasured": skipped("int8-row", "tiny"),

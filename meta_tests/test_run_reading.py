@@ -193,7 +193,7 @@ def test_a_record_of_a_metric_that_is_not_installed_names_it_and_the_way_out(tmp
     path = edited_file(tmp_path / "run.jsonl", "accuracy", lambda fields: fields["task"].update(metric="f1"))
     message = refusal(path)
     assert message.startswith(f"{path}: line 2: unknown metric 'f1'; ")
-    assert message.endswith("; or install the package that offers it")
+    assert message.endswith("--metric ./FILE.py, or installed as entry point quantsuite.metrics")
 
 
 def test_items_of_another_metric_are_refused(tmp_path: Path) -> None:
