@@ -48,6 +48,7 @@ def test_a_record_is_one_line_after_a_header_with_what_people_read_first(tmp_pat
     assert header == '{"schema_version":2}'
     assert line.startswith('{"type":"cell","task":{"name":"world-mmlu/direct","version":1,"metric":"accuracy"},')
     assert '"scheme":"int8-row","execution":"real"' in line and '"value":0.5,"details":{"unparsed":0.0' in line
+    assert '"answer":{"i1":"' in line and '"group":{"names":["botany"' in line
     assert line.rindex('"items":') > max(line.index(f'"{name}":') for name in ("value", "dataset", "environment"))
 
 
