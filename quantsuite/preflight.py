@@ -113,9 +113,9 @@ def open_session(options: RunOptions, cells: Sequence[Cell], *, finished: Sequen
         dtype=options.dtype,
         sources=Sources(places=options.places, limit=options.limit, seed=options.seed),
         include_head=options.include_head,
-        kernels=options.kernel,
         methods=options.method,
         plans=[Plan.load(folder) for folder in options.plan],
+        kernels=options.kernel,
         finished=finished,
     )
     if quantized := next((cell for cell in cells if cell.execution), None):

@@ -74,10 +74,10 @@ class Session:
         dtype: of the reference: ``bf16``, ``fp16`` or ``fp32``.
         sources: the data.
         include_head: quantize the output head too.
-        kernels: where kernels are, as :func:`quantsuite.kernels.loading.load` takes it; if any is given, real
-            execution multiplies by them alone.
         methods: places of a user's methods, which schemes may name.
         plans: measured for the schemes that they are named by.
+        kernels: where kernels are, as :func:`quantsuite.kernels.loading.load` takes it; if any is given, real
+            execution multiplies by them alone.
         finished: records of an earlier run, reused where nothing that they depend on has changed.
 
     Attributes:
@@ -96,15 +96,15 @@ class Session:
         dtype: str = DTYPES[0],
         sources: Sources,
         include_head: bool = False,
-        kernels: Sequence[str] = (),
         methods: Sequence[str] = (),
         plans: Sequence[Plan] = (),
+        kernels: Sequence[str] = (),
         finished: Sequence[Record] = (),
     ) -> None:
         self._name, self._device, self._dtype, self._sources = model, resolve_device(device), dtype, sources
         self._engine_name, self._include_head, self._methods = engine, include_head, methods
-        self._kernels = UserKernels(kernels, MODEL_DTYPES[dtype]) if kernels else None
         self._plans = {plan.scheme: plan for plan in plans}
+        self._kernels = UserKernels(kernels, MODEL_DTYPES[dtype]) if kernels else None
         self.progress: Callable[[Cell, int, int], None] = lambda cell, done, total: None
         self._finished = {record.key: record for record in finished if record.measured}
         self._opened: Backend | Exception | None = None
@@ -160,7 +160,9 @@ class Session:
         Raises:
             UnsupportedError: if kernels are given, and none claims the scheme.
         """
-        return self._kernels.of(scheme) if self._kernels is not None and execution == "real" else None
+        if self._kernels is None or execution != "real":
+            return None
+        return self._kernels.of(scheme)
 
     def _reference(self) -> Engine:
         """The engine of the model as it is, beside that of a variant."""
