@@ -85,7 +85,7 @@ def test_a_quantized_engine_shares_the_weights_that_are_left(backend: Transforme
     ("scheme", "options", "reason"),
     [
         ("int8-g96", {}, "group size 96 does not divide K="),
-        ("int8-row", {"kernel": "mine"}, "multiplies with its own kernels, not with mine"),
+        ("int8-row", {"kernel": "mine"}, "there is no kernel 'mine'; known: ours-int32"),
     ],
 )
 def test_what_cannot_run_is_said_and_refused(backend, scheme: str, options: dict[str, str], reason: str) -> None:
