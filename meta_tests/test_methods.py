@@ -66,7 +66,7 @@ def test_clip_search_plans_codes_and_scales_of_every_matrix(model: PreTrainedMod
     assert names == list(plan.layers) == list(seen)
     for name, weight in seen.items():
         expected, found = quantize(weight, Operand.parse("int4-g32-clip")), plan.layers[name].weight
-        assert torch.equal(found.codes, expected.codes) and torch.equal(found.scale, expected.scale)
+        assert torch.equal(found.values, expected.values) and torch.equal(found.scale, expected.scale)
         assert str(found.operand) == "int4-g32"
 
 

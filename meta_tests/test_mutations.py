@@ -304,11 +304,11 @@ def anew(quantized: QuantizedTensor) -> QuantizedTensor:
 
 
 def one_less(quantized: QuantizedTensor) -> QuantizedTensor:
-    return replace(quantized, codes=(quantized.codes.float() - 1).clamp(min=-7).to(quantized.codes.dtype))
+    return replace(quantized, values=(quantized.values.float() - 1).clamp(min=-7).to(quantized.values.dtype))
 
 
 def reordered(quantized: QuantizedTensor) -> QuantizedTensor:
-    return replace(quantized, codes=quantized.codes.roll(1, 0))
+    return replace(quantized, values=quantized.values.roll(1, 0))
 
 
 def double_scale(quantized: QuantizedTensor) -> QuantizedTensor:

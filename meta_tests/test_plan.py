@@ -32,7 +32,7 @@ executions = pytest.mark.parametrize("execution", EXECUTIONS)
 TOKENS = torch.arange(1, 33).reshape(2, 16)
 UP, DOWN, Q = "model.layers.0.mlp.up_proj", "model.layers.1.mlp.down_proj", "model.layers.0.self_attn.q_proj"
 INT8, INT4, STATIC = map(Scheme.parse, ("int8-row", "int4-g32", "int8-row:int8-tensor-static"))
-PARTS = ("codes", "scale", "tensor_scale", "zero_point")
+PARTS = ("values", "scale", "tensor_scale", "zero_point")
 
 NAMES = [
     *(f"{fmt}-{granularity}" for fmt in FORMATS for granularity in ("tensor", "row", "g16", "b8x16")),
@@ -62,10 +62,10 @@ def assert_same_bits(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> None
 def nudged(weight: QuantizedTensor) -> QuantizedTensor:
     """Codes as a method with an eye on errors chooses them: some are the next ones to the nearest."""
     low, high = integer_range(weight.operand)
-    codes = weight.codes.clone()
+    codes = weight.values.clone()
     codes[::2, ::3] = torch.where(codes[::2, ::3] < high, codes[::2, ::3] + 1, codes[::2, ::3] - 1)
     assert low <= codes.min() and codes.max() <= high
-    return replace(weight, codes=codes)
+    return replace(weight, values=codes)
 
 
 def layer_of(name: str, seed: int = 0) -> LayerPlan:
@@ -435,9 +435,9 @@ def test_the_hash_is_over_everything_and_empty_for_one_scheme_alone() -> None:
     [
         (lambda w: LayerPlan(scheme=INT8, weight=w), "a weight of int4-g32 under int8-row"),
         (lambda w: LayerPlan(scheme=Scheme.parse("int4-g32@awq")), "drop .*@method"),
-        (lambda w: LayerPlan(scheme=INT4, weight=replace(w, codes=w.codes + 0.5)), "is none of int4-g32"),
-        (lambda w: LayerPlan(scheme=INT4, weight=replace(w, codes=w.codes - 8)), "is none of int4-g32, from -7 to 7"),
-        (lambda w: LayerPlan(scheme=INT4, weight=replace(w, codes=w.codes.half())), "codes of int4-g32 is"),
+        (lambda w: LayerPlan(scheme=INT4, weight=replace(w, values=w.values + 0.5)), "is none of int4-g32"),
+        (lambda w: LayerPlan(scheme=INT4, weight=replace(w, values=w.values - 8)), "is none of int4-g32, from -7 to 7"),
+        (lambda w: LayerPlan(scheme=INT4, weight=replace(w, values=w.values.half())), "values of int4-g32 is"),
         (lambda w: LayerPlan(scheme=INT4, weight=replace(w, scale=w.scale[:1])), "scale of int4-g32 is"),
         (lambda w: LayerPlan(scheme=INT4, weight=replace(w, scale=w.scale * torch.nan)), "NaN or infinite"),
         (lambda w: LayerPlan(scheme=INT4, activation_scale=torch.ones(1)), "takes no activation scale"),

@@ -82,7 +82,7 @@ class QuantizedLinear(nn.Module):
         self.register_buffer("activation_scale", activation_scale)
         self._explicit, self.kernel = kernel is not None and execution == "real", None
         if quantized:
-            device, dtype = weight.codes.device, dtype or (torch.float32 if bias is None else bias.dtype)
+            device, dtype = weight.values.device, dtype or (torch.float32 if bias is None else bias.dtype)
         else:
             device, dtype = weight.device, weight.dtype
         if execution == "real":

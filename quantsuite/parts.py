@@ -17,7 +17,7 @@ from quantsuite.scheme import Execution
 
 def move(weight: QuantizedTensor, device: torch.device) -> QuantizedTensor:
     """The weight on a device."""
-    tensors = {name: getattr(weight, name) for name in ("codes", "scale", "tensor_scale", "zero_point")}
+    tensors = {name: getattr(weight, name) for name in ("values", "scale", "tensor_scale", "zero_point")}
     return replace(weight, **{name: None if tensor is None else tensor.to(device) for name, tensor in tensors.items()})
 
 

@@ -90,10 +90,10 @@ def _canonical(weight: QuantizedTensor) -> QuantizedTensor:
         PlanError: if shapes or dtypes are not those of the operand, or a code or scale is none of the format.
     """
     operand, fmt = weight.operand, weight.operand.format
-    if weight.codes.ndim != 2 or weight.codes.shape != weight.shape:
-        raise PlanError(f"codes of shape {list(weight.codes.shape)}; give a matrix [N, K] without padding")
+    if weight.values.ndim != 2 or weight.values.shape != weight.shape:
+        raise PlanError(f"values of shape {list(weight.values.shape)}; give a matrix [N, K] without padding")
     expected = {
-        "codes": (storage_dtype(fmt) or torch.float32, weight.shape),
+        "values": (storage_dtype(fmt) or torch.float32, weight.shape),
         "scale": (storage_dtype(operand.scale), _scale_shape(weight.shape, operand)),
         "tensor_scale": (torch.float32, torch.Size()) if operand.scale.of_tensor else None,
         "zero_point": (torch.int8, _scale_shape(weight.shape, operand)) if not operand.symmetric else None,
@@ -106,12 +106,12 @@ def _canonical(weight: QuantizedTensor) -> QuantizedTensor:
     if not bool(weight.step.isfinite().all()):
         raise PlanError(f"a scale of {operand} is NaN or infinite; repair it")
     low, high = integer_range(operand) if isinstance(fmt, IntegerFormat) else (fmt.min, fmt.max)
-    values = weight.codes.float()
+    values = weight.values.float()
     held = fmt.decode(fmt.encode(values.nan_to_num(nan=torch.inf))) if fmt.storage is None else values
     wrong = (held != values) | ~((values >= low) & (values <= high))
     if bool(wrong.any()):
         raise PlanError(f"code {float(values[wrong][0]):g} is none of {operand}, from {low:g} to {high:g}; round codes")
-    return weight if fmt.storage is not None else replace(weight, codes=held)
+    return weight if fmt.storage is not None else replace(weight, values=held)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -247,10 +247,10 @@ def _tensors(layer: LayerPlan) -> dict[str, Tensor]:
         return stored
     fmt = weight.operand.format
     if fmt.storage is None:
-        codes = fmt.encode(weight.codes)
+        codes = fmt.encode(weight.values)
         stored["codes"] = pack(functional.pad(codes, (0, -codes.shape[1] % _WHOLE_BYTES)), fmt.bits)
     else:
-        stored["codes"] = weight.codes.view(torch.uint8)
+        stored["codes"] = weight.values.view(torch.uint8)
     for name in _SCALES:
         if (tensor := getattr(weight, name)) is not None:
             stored[name] = tensor.view(torch.uint8) if tensor.element_size() == 1 else tensor
@@ -272,7 +272,7 @@ def _layer(name: str, entry: LayerEntry, tensors: dict[str, Tensor]) -> LayerPla
         codes = codes.view(storage)
     zero_point = tensors.pop(f"{taken}zero_point", None)
     weight = QuantizedTensor(
-        codes=codes,
+        values=codes,
         scale=scale.view(storage_dtype(operand.scale)) if scale.dtype == torch.uint8 else scale,
         tensor_scale=tensors.pop(f"{taken}tensor_scale", None),
         zero_point=None if zero_point is None else zero_point.view(torch.int8),

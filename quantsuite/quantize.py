@@ -22,11 +22,11 @@ CLIP_FRACTIONS = tuple(1 - step / 40 for step in range(21))
 
 @dataclass(frozen=True, kw_only=True)
 class QuantizedTensor:
-    """Codes with their scales: ``(codes - zero_point) * step`` is the value.
+    """What codes stand for in units of a scale, with the scales: ``(values - zero_point) * step`` approximates.
 
     Args:
-        codes: the tensor's own shape (padded, if it was), in the format's storage dtype, or as float32
-            values where the format has none.
+        values: those of the format, in the tensor's own shape (padded, if it was), in the format's storage dtype, or
+            in float32 where it has none; ``format.encode`` gives their bits.
         scale: in the dtype of the operand's scale format, in the shape that
             :func:`~quantsuite.granularity.share_scales` broadcasts.
         tensor_scale: float32 scalar that all scales are multiplied with; ``None`` but for scales of two levels.
@@ -35,7 +35,7 @@ class QuantizedTensor:
         operand: how the tensor was quantized.
     """
 
-    codes: Tensor
+    values: Tensor
     scale: Tensor
     zero_point: Tensor | None
     operand: Operand
@@ -44,7 +44,7 @@ class QuantizedTensor:
 
     @property
     def step(self) -> Tensor:
-        """What a code is multiplied with: float32 in the shape of ``scale``."""
+        """What values are multiplied with: float32 in the shape of ``scale``."""
         scale = self.scale.float()
         return scale if self.tensor_scale is None else scale * self.tensor_scale
 
@@ -53,7 +53,7 @@ class QuantizedTensor:
         """Bytes of codes (packed), scales and zero points."""
         parts = (self.scale, self.tensor_scale, self.zero_point)
         scales = sum(part.numel() * part.element_size() for part in parts if part is not None)
-        return math.ceil(self.codes.numel() * self.operand.format.bits / 8) + scales
+        return math.ceil(self.values.numel() * self.operand.format.bits / 8) + scales
 
 
 def integer_range(operand: Operand) -> tuple[int, int]:
@@ -170,17 +170,16 @@ def quantize(tensor: Tensor, operand: Operand, *, pad: bool = False, scale: Tens
         scale, tensor_scale = _symmetric(view, shared, operand)
     if operand.symmetric:
         step = scale if tensor_scale is None else scale * tensor_scale
-        codes = fmt.round(torch.where(step > 0, view / step, 0.0))
+        rounded = fmt.round(torch.where(step > 0, view / step, 0.0))
         if isinstance(fmt, IntegerFormat):
-            codes = codes.clamp(*integer_range(operand))
+            rounded = rounded.clamp(*integer_range(operand))
     else:
         assert isinstance(fmt, IntegerFormat)
         low, high = integer_range(operand)
         scale, zero_point = _asymmetric_scale(view, shared, fmt, low)
-        codes = ((view / scale).round() + zero_point).clamp(low, high)
-    codes = codes.reshape(values.shape)
+        rounded = ((view / scale).round() + zero_point).clamp(low, high)
     return QuantizedTensor(
-        codes=codes.to(storage_dtype(fmt) or codes.dtype),
+        values=rounded.reshape(values.shape).to(storage_dtype(fmt) or rounded.dtype),
         scale=scale.to(storage_dtype(operand.scale)),
         tensor_scale=tensor_scale,
         zero_point=zero_point,
@@ -194,11 +193,11 @@ def dequantize(quantized: QuantizedTensor, dtype: torch.dtype = torch.float32) -
 
     They saturate at the largest value of ``dtype``, which the code next to a value in range may exceed.
     """
-    view, _ = share_scales(quantized.codes, quantized.operand.granularity)
+    view, _ = share_scales(quantized.values, quantized.operand.granularity)
     values = view.float()
     if quantized.zero_point is not None:
         values = values - quantized.zero_point
-    values = (values * quantized.step).reshape(quantized.codes.shape)
+    values = (values * quantized.step).reshape(quantized.values.shape)
     largest = min(torch.finfo(dtype).max, torch.finfo(torch.float32).max)
     return values[tuple(slice(size) for size in quantized.shape)].clamp(-largest, largest).to(dtype)
 

@@ -24,7 +24,7 @@ def draw(*shape: int, seed: int = 0) -> Tensor:
 def chosen_codes(scheme: Scheme) -> QuantizedTensor:
     """Codes of a weight [37, 128] that rounding to nearest would not choose: those of the row before."""
     quantized = quantize(draw(37, 128), scheme.weight)
-    return replace(quantized, codes=quantized.codes.view(torch.int8).roll(1, 0).view(quantized.codes.dtype))
+    return replace(quantized, values=quantized.values.view(torch.int8).roll(1, 0).view(quantized.values.dtype))
 
 
 class Plain:

@@ -254,7 +254,7 @@ def test_integer_codes_are_summed_exactly(name: str, tokens: int, rows: int, ter
     generator, scheme = torch.Generator().manual_seed(terms), Scheme.parse(name)
     x, weight = (torch.randn(size, terms, generator=generator) for size in (tokens, rows))
     left, right = quantize(x, scheme.activation), quantize(weight, scheme.weight)
-    sums = left.codes.long() @ right.codes.long().T
+    sums = left.values.long() @ right.values.long().T
     expected = sums.float() * left.step * right.step.flatten()
     assert torch.equal(QuantizedLinear(weight, None, scheme, "real")(x), expected)
 

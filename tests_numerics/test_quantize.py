@@ -178,8 +178,8 @@ def test_clip_search_never_has_a_larger_squared_error(operand: Operand) -> None:
 def test_the_full_range_uses_its_most_negative_code_and_the_restricted_one_does_not(operand: Operand) -> None:
     weight = draw(11, 1.0)
     restricted = replace(operand, full_range=False)
-    assert quantize(weight, operand).codes.min() == operand.format.min
-    assert quantize(weight, restricted).codes.min() == -operand.format.max
+    assert quantize(weight, operand).values.min() == operand.format.min
+    assert quantize(weight, restricted).values.min() == -operand.format.max
 
 
 @each("int8-g32-se8m0", "int4-g32-se8m0", "int4-g32-clip", "int3-g32-clip")
@@ -187,7 +187,7 @@ def test_clipped_codes_stay_in_the_restricted_range(operand: Operand) -> None:
     """The largest magnitude, negative, lies beyond the range: nearly twice its power of two, or far from the others."""
     block = torch.full((1, 32), 0.3)
     block[0, 3] = -1.999 if operand.scale.name == "e8m0" else -0.75
-    assert quantize(block, operand).codes.min() == -operand.format.max
+    assert quantize(block, operand).values.min() == -operand.format.max
 
 
 @each(*BLOCK_FORMATS)

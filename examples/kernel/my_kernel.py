@@ -25,7 +25,7 @@ def unpack(packed: QuantizedTensor) -> QuantizedTensor:
 
 
 def linear(x: Tensor, packed: QuantizedTensor, bias: Tensor | None = None) -> Tensor:
-    y = (x @ packed.codes.to(x.dtype).t()).float() * packed.scale.flatten()
+    y = (x @ packed.values.to(x.dtype).t()).float() * packed.scale.flatten()
     return (y if bias is None else y + bias).to(x.dtype)
 
 

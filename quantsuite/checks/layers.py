@@ -34,16 +34,16 @@ def _weight(scheme: Scheme) -> Operand:
 def chosen_codes(weight: Tensor, operand: Operand) -> QuantizedTensor:
     """Codes that rounding to nearest does not choose: in the wrong order, none beyond half of the largest."""
     quantized = quantize(weight, operand)
-    values = quantized.codes.float().flip(1)
+    values = quantized.values.float().flip(1)
     values = values.where(values.abs() <= operand.format.max / 2, 0.0)
     if code_values(operand).numel() < 8:  # of two bits or fewer, none is left
-        values = quantized.codes.float().flip(1)
-    return replace(quantized, codes=values.to(quantized.codes.dtype))
+        values = quantized.values.float().flip(1)
+    return replace(quantized, codes=values.to(quantized.values.dtype))
 
 
 def _same_tensors(case: str, got: QuantizedTensor, expected: QuantizedTensor) -> None:
     """Whether codes and what they are multiplied with are the same, bit for bit."""
-    same(f"{case}: codes", got.codes.float(), expected.codes.float())
+    same(f"{case}: codes", got.values.float(), expected.values.float())
     same(f"{case}: scales", got.step, expected.step)
     if expected.zero_point is not None:
         zero_point = got.zero_point if got.zero_point is not None else torch.zeros_like(expected.zero_point)
@@ -116,7 +116,7 @@ def check_packed_codes_are_nearest(
     got, own = _unpack(kernel, setting.pack(weight)), quantize(weight, operand)
     if got.shape != weight.shape or got.operand != operand:
         raise CheckFailure(f"unpack gives {got.operand} {list(got.shape)}, expected {operand} {list(weight.shape)}")
-    codes, expected = (each.codes[:n, :k].float().cpu().where(settled, 0.0) for each in (got, own))
+    codes, expected = (each.values[:n, :k].float().cpu().where(settled, 0.0) for each in (got, own))
     return same(f"codes of [{n}, {k}]", codes, expected)
 
 

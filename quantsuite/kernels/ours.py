@@ -91,7 +91,7 @@ class IntegerProduct(_StoredProduct):
     ) -> Tensor:
         tokens, weight = _tokens(x, packed, activation_scale), unpack_weight(packed)
         assert tokens is not None
-        return _scaled(_integer_sums(tokens.codes, weight.codes), tokens, weight, bias, x.dtype)
+        return _scaled(_integer_sums(tokens.values, weight.values), tokens, weight, bias, x.dtype)
 
 
 class CodesProduct(_StoredProduct):
@@ -116,8 +116,8 @@ class CodesProduct(_StoredProduct):
         self, x: Tensor, packed: StoredWeight, *, bias: Tensor | None = None, activation_scale: Tensor | None = None
     ) -> Tensor:
         tokens, weight = _tokens(x, packed, activation_scale), unpack_weight(packed)
-        left = x if tokens is None else tokens.codes.to(x.dtype)
-        return _scaled(functional.linear(left, weight.codes.to(x.dtype)), tokens, weight, bias, x.dtype)
+        left = x if tokens is None else tokens.values.to(x.dtype)
+        return _scaled(functional.linear(left, weight.values.to(x.dtype)), tokens, weight, bias, x.dtype)
 
 
 class DequantizedProduct(_StoredProduct):

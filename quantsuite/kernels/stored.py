@@ -67,7 +67,7 @@ def pack_quantized(quantized: QuantizedTensor, scheme: Scheme) -> StoredWeight:
     """
     if quantized.operand != scheme.weight:
         raise ValueError(f"codes of {quantized.operand} are no weight of {scheme}; give codes of {scheme.weight}")
-    fmt, codes = quantized.operand.format, quantized.codes
+    fmt, codes = quantized.operand.format, quantized.values
     if fmt.storage is None:
         codes = fmt.encode(codes)
         codes = pack(functional.pad(codes, (0, -codes.shape[-1] % WHOLE_BYTES)), fmt.bits)
@@ -85,7 +85,7 @@ def unpack_weight(stored: StoredWeight) -> QuantizedTensor:
     """The inverse of :func:`pack_quantized`."""
     fmt, codes = stored.operand.format, stored.codes
     return QuantizedTensor(
-        codes=codes if fmt.storage is not None else widen(codes, fmt)[:, : stored.shape[1]],
+        values=codes if fmt.storage is not None else widen(codes, fmt)[:, : stored.shape[1]],
         scale=stored.scale,
         tensor_scale=stored.tensor_scale,
         zero_point=stored.zero_point,

@@ -74,7 +74,7 @@ class Int8Matmul(_Product):
         assert packed.scheme.activation is not None
         flat = x.reshape(-1, x.shape[-1])
         activation = quantize(flat, packed.scheme.activation)
-        sums = torch._int_mm(activation.codes.contiguous(), packed.weight.codes.contiguous().t())
+        sums = torch._int_mm(activation.values.contiguous(), packed.weight.values.contiguous().t())
         y = sums.float() * activation.scale * packed.weight.scale.flatten()
         return y.reshape(*x.shape[:-1], -1).to(x.dtype)
 
@@ -97,7 +97,7 @@ class Int8WeightOnly(_Product):
 
     def linear(self, x: Tensor, packed: _Packed) -> Tensor:
         flat, scale = x.reshape(-1, x.shape[-1]).contiguous(), packed.weight.scale.flatten().to(x.dtype)
-        y = torch._weight_int8pack_mm(flat, packed.weight.codes.contiguous(), scale)
+        y = torch._weight_int8pack_mm(flat, packed.weight.values.contiguous(), scale)
         return y.reshape(*x.shape[:-1], -1)
 
 
@@ -116,8 +116,8 @@ class ScaledMatmul(_Product):
         scales = (t.scale.reshape(()) if whole else t.scale for t in (activation, weight))
         x_scale, w_scale = scales
         y = torch._scaled_mm(
-            activation.codes.contiguous(),
-            weight.codes.contiguous().t(),
+            activation.values.contiguous(),
+            weight.values.contiguous().t(),
             x_scale,
             w_scale if whole else w_scale.t(),
             out_dtype=x.dtype,
