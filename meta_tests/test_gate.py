@@ -262,14 +262,14 @@ def test_against_the_reference_each_quantized_cell_is_compared_with_bf16_of_its_
     run = [cell(CHOICES, scheme="bf16"), cell(generated, factories.GENERATE, scheme="bf16")]
     run += [cell(WORSE), cell(generated, factories.GENERATE)]
     result = gate_against_reference(run)
-    assert [(check.label, check.metric, check.status) for check in result.checks] == [
+    assert [(check.label, check.task, check.status) for check in result.checks] == [
         ("int8-row-simulated", "world-mmlu/direct", "worse"),
         ("int8-row-simulated", "world-mmlu/generate", "pass"),
     ]
 
 
 def test_against_the_reference_a_run_without_it_fails() -> None:
-    reason = "the run has no bf16 of this model and metric; add bf16 to --scheme"
+    reason = "the run has no bf16 of this model and task; add bf16 to --scheme"
     assert failures(gate_against_reference([cell(CHOICES)])) == [("absent", reason)]
 
 
@@ -296,3 +296,22 @@ def test_outcomes_without_a_paired_comparison_are_not_comparable() -> None:
     result = gate([drifted], [drifted])
     assert [check.status for check in result.checks] == ["not comparable"]
     assert not result.passed
+
+
+def test_a_cell_is_compared_with_the_record_of_its_own_kernel() -> None:
+    run = [cell(CHOICES), replaced(cell(WORSE), subject__kernel="mine")]
+    assert gate(run, [cell(CHOICES)]).passed
+    assert failures(gate(run, [replaced(cell(CHOICES), subject__kernel="mine")]))[0][0] == "worse"
+
+
+def test_another_kernel_is_compared_if_it_is_the_only_one() -> None:
+    mine, yours = (replaced(cell(CHOICES), subject__kernel=name) for name in ("mine", "yours"))
+    assert gate([mine], [cell(CHOICES)]).passed
+    [(status, reason)] = failures(gate([mine, yours], [cell(CHOICES)]))
+    assert status == "not comparable"
+    assert reason.startswith("the run has 2 records of this cell: ") and " by mine, " in reason
+
+
+def test_another_metric_of_a_task_is_not_comparable() -> None:
+    other = replaced(cell(CHOICES), task__metric="normalized accuracy")
+    assert failures(gate([other], [cell(CHOICES)]))[0][0] == "not comparable"

@@ -18,6 +18,7 @@ from quantsuite.options import RunOptions, add_options
 from quantsuite.reading import read_run, read_runs
 from quantsuite.records import RecordError, Run
 from quantsuite.reporting import gate_summary, terminal_summary, write_report
+from quantsuite.scheme import REFERENCE_NAME
 
 SUITES = ("accuracy", "numerics", "conformance")
 
@@ -101,7 +102,7 @@ def main(arguments: list[str] | None = None) -> int:
             margins.check(record.metric for record in run.records)
         if options.command == "report":
             return _report(run, options.output, margins, options.contrast)
-        if options.baseline == "bf16":
+        if options.baseline == REFERENCE_NAME:
             result = gate_against_reference(run.records, mode=options.mode, margins=margins)
         else:
             baseline = read_run(Path(options.baseline), purpose="baseline").records

@@ -17,6 +17,7 @@ from quantsuite.options import RunOptions
 from quantsuite.reading import ContentError, read_run
 from quantsuite.records import RESULT, ErrorPoint, Key, PropertyResult, Record, RecordError, Result, Run
 from quantsuite.runfile import RunFile
+from quantsuite.scheme import REFERENCE_NAME
 from quantsuite.tiny import embedded_baseline
 
 if TYPE_CHECKING:
@@ -212,7 +213,7 @@ class Collector:
 def _baseline(options: RunOptions) -> list[Record] | None:
     """The model's records that the run's are compared with; ``None`` without a gate, or if it is against bf16."""
     baseline, model = options.baseline, options.model
-    if options.gate is None or baseline == "bf16":
+    if options.gate is None or baseline == REFERENCE_NAME:
         return None
     path = Path(baseline) if baseline else _default_baseline(model)
     try:

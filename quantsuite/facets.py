@@ -17,6 +17,9 @@ what else it says, the plan, whether the head is quantized; and what ran it."""
 PARTS = {"task": ("source", "recipe"), "scheme": ("format", "granularity", "rest")}
 """Fields that are made of others."""
 
+CHOSEN = ("plan", "kernel")
+"""Fields that are empty unless a user chose."""
+
 KEY = ("task", "scheme", "plan", "head", "execution", "kernel", "engine", "device", "dtype")
 """Fields that together tell any two records of a model apart."""
 
@@ -25,6 +28,7 @@ def facets_of(record: Record) -> dict[str, str]:
     """The value of each field of a record, empty where it has none."""
     subject = record.subject
     form, granularity = subject.format or "", subject.granularity or ""
+    plain = subject.is_reference or subject.variant.scheme.is_weight_only
     source, _, recipe = record.task.name.partition("/")
     return {
         "task": record.task.name,
@@ -34,7 +38,7 @@ def facets_of(record: Record) -> dict[str, str]:
         "scheme": subject.scheme,
         "format": form,
         "granularity": granularity,
-        "rest": subject.scheme.removeprefix(f"{form}-{granularity}").removeprefix("-"),
+        "rest": "" if plain else subject.scheme.removeprefix(f"{form}-{granularity}").removeprefix("-"),
         "plan": subject.plan,
         "head": "quantized" if subject.head else "",
         "execution": subject.execution or "",

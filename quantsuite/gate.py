@@ -8,6 +8,7 @@ from typing import Literal
 
 from quantsuite.margins import Margins, Mode
 from quantsuite.records import Record, differences
+from quantsuite.scheme import REFERENCE_NAME
 from quantsuite.statistics import Comparison, compare
 
 Status = Literal["pass", "worse", "undecided", "absent", "not measured", "not comparable"]
@@ -18,7 +19,7 @@ class Check:
     """One cell of the gate: its status, the comparison if there was one, and a reason if it fails."""
 
     label: str
-    metric: str
+    task: str
     status: Status
     comparison: Comparison | None = None
     reason: str | None = None
@@ -55,8 +56,8 @@ def check_cell(candidate: Record | None, baseline: Record, margins: Margins) -> 
 
     def result(status: Status, reason: str | None = None, comparison: Comparison | None = None) -> Check:
         return Check(
-            label=baseline.subject.label,
-            metric=baseline.task.name,
+            label=baseline.subject.title,
+            task=baseline.task.name,
             status=status,
             reason=reason,
             comparison=comparison,
@@ -70,6 +71,8 @@ def check_cell(candidate: Record | None, baseline: Record, margins: Margins) -> 
         return result("not measured", f"the baseline itself: {baseline.outcome}: {baseline.reason}")
     if different := differences(candidate, baseline):
         return result("not comparable", "; ".join(different))
+    if (ours := candidate.task.metric) != (theirs := baseline.task.metric):
+        return result("not comparable", f"the metric is {ours}, not {theirs}")
     try:
         comparison = compare(baseline.metric, baseline.items, candidate.items, margins)
     except ValueError as error:
@@ -91,7 +94,7 @@ def describe(comparison: Comparison) -> str:
 def gate(
     records: Sequence[Record], baselines: Iterable[Record], *, mode: Mode = "worse", margins: Margins | None = None
 ) -> GateResult:
-    """Compare every baseline cell with the run's cell of the same model, metric, scheme and execution.
+    """Compare every baseline cell with the run's cell of the same model, task, scheme and execution.
 
     Args:
         records: the run under test.
@@ -99,19 +102,27 @@ def gate(
         mode: ``worse`` fails on cells that are worse; ``strict`` also on undecided ones.
         margins: the losses that count as none.
     """
-    cells: dict[tuple[object, ...], Record] = {record.cell: record for record in records}
-    cells |= {record.key: record for record in records}
     margins = margins or Margins()
-    checks = [
-        check_cell(cells.get(baseline.key, cells.get(baseline.cell)), baseline, margins) for baseline in baselines
-    ]
+    checks = [_check_among(records, baseline, margins) for baseline in baselines]
     return GateResult(checks=tuple(checks), mode=mode)
+
+
+def _check_among(records: Sequence[Record], baseline: Record, margins: Margins) -> Check:
+    """Compare a cell with the record of its key; else with the only one of its cell, whatever kernel multiplied."""
+    found = [record for record in records if record.cell == baseline.cell]
+    found = [record for record in found if record.key == baseline.key] or found
+    check = check_cell(found[0] if found else None, baseline, margins)
+    if len(found) < 2:
+        return check
+    names = ", ".join(f"{' '.join(filter(None, record.key.setting))}{record.subject.chosen}" for record in found)
+    reason = f"the run has {len(found)} records of this cell: {names}; gate them one by one"
+    return replace(check, status="not comparable", comparison=None, reason=reason)
 
 
 def gate_against_reference(
     records: Sequence[Record], *, mode: Mode = "worse", margins: Margins | None = None
 ) -> GateResult:
-    """Compare every quantized cell with the reference of the same model and metric in the same run."""
+    """Compare every quantized cell with the reference of the same model and task in the same run."""
     references = {record.key: record for record in records if record.subject.is_reference}
     margins = margins or Margins()
     checks = []
@@ -121,12 +132,12 @@ def gate_against_reference(
         reference = references.get(record.key.reference)
         if reference is None:
             check = Check(
-                label=record.subject.label,
-                metric=record.task.name,
+                label=record.subject.title,
+                task=record.task.name,
                 status="absent",
-                reason="the run has no bf16 of this model and metric; add bf16 to --scheme",
+                reason=f"the run has no {REFERENCE_NAME} of this model and task; add {REFERENCE_NAME} to --scheme",
             )
         else:
-            check = replace(check_cell(record, reference, margins), label=record.subject.label)
+            check = replace(check_cell(record, reference, margins), label=record.subject.title)
         checks.append(check)
     return GateResult(checks=tuple(checks), mode=mode)

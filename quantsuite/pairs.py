@@ -6,10 +6,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from quantsuite.margins import Margins
-from quantsuite.records import Record
+from quantsuite.records import Record, differences
+from quantsuite.scheme import REFERENCE_NAME
 from quantsuite.statistics import Comparison, compare
 
-NO_REFERENCE = "no bf16 in this run"
+NO_REFERENCE = f"no {REFERENCE_NAME} in this run"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,21 +38,11 @@ def compare_records(
         return None, NO_REFERENCE
     if reference.items is None or candidate.items is None:
         missing = reference if reference.items is None else candidate
-        return None, f"{missing.subject.label} was not measured"
-    if different := incomparable(reference, candidate, freed=freed):
-        return None, f"not comparable with {reference.subject.label}: {'; '.join(different)}"
+        return None, f"{missing.subject.title} was not measured"
+    if different := differences(candidate, reference, freed=freed, with_model=True):
+        return None, f"not comparable with {reference.subject.title}: {'; '.join(different)}"
     try:
         metric, other = candidate.metric, reference.metric
         return compare(metric, reference.items, candidate.items, margins, reference_metric=other), None
     except ValueError as error:
-        return None, f"not comparable with {reference.subject.label}: {error}"
-
-
-def incomparable(reference: Record, candidate: Record, *, freed: Iterable[str] = ()) -> list[str]:
-    """The conditions in which two records differ, and the hash of the model, but for those that may."""
-    ours, theirs = (
-        {**record.conditions, "model sha256": record.subject.model_sha256[:12] or "unknown"}
-        for record in (candidate, reference)
-    )
-    names = [name for name in ours if ours[name] != theirs[name] and name not in {*freed}]
-    return [f"{name} is {ours[name]}, not {theirs[name]}" for name in names]
+        return None, f"not comparable with {reference.subject.title}: {error}"

@@ -66,6 +66,17 @@ class Subject(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return self.variant.label
 
     @property
+    def chosen(self) -> str:
+        """The kernel and the plan, where they were chosen, as words after a label."""
+        kernel, plan = f" by {self.kernel}" if self.kernel else "", f", plan {self.plan[:12]}" if self.plan else ""
+        return kernel + plan
+
+    @property
+    def title(self) -> str:
+        """The label with what else tells records of it apart."""
+        return self.label + self.chosen
+
+    @property
     def alias(self) -> str | None:
         """Another name that users know it by."""
         return self.variant.alias

@@ -12,7 +12,7 @@ import msgspec
 
 from quantsuite.lines import decode_line
 from quantsuite.metrics import MetricError, disagreement
-from quantsuite.records import SCHEMA_VERSION, Key, Record, RecordError, Result, Run, differences_with_model
+from quantsuite.records import SCHEMA_VERSION, Key, Record, RecordError, Result, Run, differences
 
 Purpose = Literal["report", "output", "baseline"]
 """What a run file is read for: an argument of a command, a run's output that is continued, or a reviewed baseline."""
@@ -209,7 +209,7 @@ def read_runs(paths: Iterable[Path]) -> Run:
 
 
 def _check_alike(path: Path, record: Record, other: Record) -> None:
-    if different := differences_with_model(record, other):
+    if different := differences(record, other, with_model=True):
         raise RecordError(
             f"{path}: {record} was measured before under other conditions: {'; '.join(different)}. "
             "Make a report of each run"

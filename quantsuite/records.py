@@ -126,7 +126,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag=
         return self.value is not None and self.items is not None
 
     def __str__(self) -> str:
-        return f"{self.subject.model} {self.task.name} {self.subject.label}"
+        return f"{self.subject.model} {self.task.name} {self.subject.title}"
 
 
 class PropertyResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="property"):
@@ -217,13 +217,20 @@ class Run(msgspec.Struct, kw_only=True):
         return [*self.records, *self.properties, *self.errors]
 
 
-def differences(candidate: Record, baseline: Record) -> list[str]:
-    """The conditions in which two records differ, each with both values."""
-    ours, theirs = candidate.conditions, baseline.conditions
-    return [f"{name} is {ours[name]}, not {theirs[name]}" for name in ours if ours[name] != theirs[name]]
+def differences(
+    candidate: Record, baseline: Record, *, freed: Iterable[str] = (), with_model: bool = False
+) -> list[str]:
+    """The conditions in which two records differ, each with both values.
 
-
-def differences_with_model(candidate: Record, baseline: Record) -> list[str]:
-    """As :func:`differences`, and the hash of the model."""
-    ours, theirs = (record.subject.model_sha256[:12] or "unknown" for record in (candidate, baseline))
-    return differences(candidate, baseline) + ([f"model sha256 is {ours}, not {theirs}"] if ours != theirs else [])
+    Args:
+        candidate: a record.
+        baseline: what it is compared with.
+        freed: names of conditions that may differ, since they are what is compared.
+        with_model: whether the model's hash is a condition too.
+    """
+    ours, theirs = (
+        record.conditions | ({"model sha256": record.subject.model_sha256[:12] or "unknown"} if with_model else {})
+        for record in (candidate, baseline)
+    )
+    names = [name for name in ours if ours[name] != theirs[name] and name not in {*freed}]
+    return [f"{name} is {ours[name]}, not {theirs[name]}" for name in names]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 from quantsuite.engine.backend import Backend, OpensBackends
 from quantsuite.engine.protocol import Engine
 from quantsuite.environment import resolve_device
+from quantsuite.scheme import DTYPES
 
 if TYPE_CHECKING:
     from quantsuite.scheme import Execution
@@ -65,7 +66,7 @@ def context_length(name: str, model: str) -> int | None:
     return None if ask is None else ask(model)
 
 
-def open_backend(name: str, model: str, *, device: str = "auto", dtype: str = "bf16") -> Backend:
+def open_backend(name: str, model: str, *, device: str = "auto", dtype: str = DTYPES[0]) -> Backend:
     """Load a model with an engine.
 
     Args:
@@ -88,7 +89,7 @@ def open_engine(
     *,
     execution: Execution | None,
     device: str = "auto",
-    dtype: str = "bf16",
+    dtype: str = DTYPES[0],
     include_head: bool = False,
     kernel: str | None = None,
 ) -> Iterator[Engine]:
@@ -109,5 +110,14 @@ def open_engine(
         UnsupportedError: if the plan cannot run so on this device, or does not fit the model.
     """
     backend = open_backend(name, model, device=device, dtype=dtype)
-    with backend.engine(plan, execution, include_head=include_head, kernel=kernel) as engine:
-        yield engine
+    try:
+        with backend.engine(plan, execution, include_head=include_head, kernel=kernel) as engine:
+            yield engine
+    finally:
+        close_backend(backend)
+
+
+def close_backend(backend: Backend) -> None:
+    """Let a model go, if its backend holds more than Python's memory."""
+    if hasattr(backend, "close"):
+        backend.close()

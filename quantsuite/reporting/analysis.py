@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from quantsuite.contrasts import FORMATS, STANDARD, Contrast, engine_contrasts, find_pairs
-from quantsuite.facets import coarseness, facets_of, place
+from quantsuite.facets import CHOSEN, coarseness, facets_of, place
 from quantsuite.intervals import Interval
 from quantsuite.margins import Margins
 from quantsuite.metrics import Metric
-from quantsuite.pairs import Pair, compare_records, incomparable
-from quantsuite.records import Dataset, Record, TaskLabel
+from quantsuite.pairs import Pair, compare_records
+from quantsuite.records import Dataset, Record, TaskLabel, differences
 from quantsuite.statistics import Comparison, shared_ranks
 
 COMPARED_FORMATS = tuple(side.fields["format"] for side in (FORMATS.reference, FORMATS.candidate))
@@ -44,7 +44,7 @@ class Row:
     def label(self) -> str:
         subject = self.record.subject
         label = subject.scheme if subject.execution is None else f"{subject.scheme} {subject.execution}"
-        return f"{label}, plan {subject.plan}" if subject.plan else label
+        return label + subject.chosen
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -263,7 +263,7 @@ def _ranks(rows: Sequence[Row]) -> list[int | None]:
     chosen = [
         index
         for index, row in enumerate(rows)
-        if row is first or (first is not None and not incomparable(first.record, row.record))
+        if row is first or (first is not None and not differences(row.record, first.record, with_model=True))
     ]
     items = [rows[index].record.items for index in chosen]
     try:
@@ -282,11 +282,14 @@ def facet(row: Row, field: str) -> str:
 
 def _trends(rows: Sequence[Row], margins: Margins) -> list[Trend]:
     """Of what says nothing but format and granularity, all of it under the conditions of the first."""
-    comparable = [row for row in rows if row.comparison is not None and not facet(row, "rest")]
+    comparable = [
+        row for row in rows if row.comparison is not None and not any(facet(row, name) for name in ("rest", *CHOSEN))
+    ]
     series = [
         row
         for row in comparable
-        if coarseness(facet(row, "granularity"))[0] < 3 and not incomparable(comparable[0].record, row.record)
+        if coarseness(facet(row, "granularity"))[0] < 3
+        and not differences(row.record, comparable[0].record, with_model=True)
     ]
     series.sort(key=lambda row: coarseness(facet(row, "granularity")))
     keys = unique((facet(row, "format"), facet(row, "execution")) for row in series)

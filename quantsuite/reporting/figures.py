@@ -22,6 +22,7 @@ from quantsuite.metrics import Metric
 from quantsuite.records import ErrorPoint
 from quantsuite.reporting.analysis import ContrastAnalysis, MetricAnalysis, ModelAnalysis, facet, unique
 from quantsuite.reporting.contrasts import column_of, row_of
+from quantsuite.scheme import REFERENCE_NAME
 
 INK = "#5f6368"
 """Every line and letter; where the page sets the colour it is replaced by ``currentColor``."""
@@ -180,7 +181,7 @@ def _draw(
         for index, each in enumerate(found):
             panel(figure.add_subplot(rows, columns, index + 1), each)
         handles = [
-            Line2D([], [], color=_colour(form), marker="o", linestyle="none", label=(form or "bf16").upper())
+            Line2D([], [], color=_colour(form), marker="o", linestyle="none", label=(form or REFERENCE_NAME).upper())
             for form in formats
         ]
         if len(handles) > 1:

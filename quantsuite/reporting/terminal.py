@@ -160,9 +160,9 @@ def gate_summary(result: GateResult) -> RenderableType:
     if not result.failures:
         return line
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for head in ("metric", "scheme", "status", "reason"):
+    for head in ("task", "scheme", "status", "reason"):
         table.add_column(head, overflow="fold")
     for check in result.failures:
         style = _STYLES.get(check.status, "red")
-        table.add_row(check.metric, check.label, Text(check.status, style=style), Text(check.reason or ""))
+        table.add_row(check.task, check.label, Text(check.status, style=style), Text(check.reason or ""))
     return Group(table, line)
