@@ -96,7 +96,7 @@ def test_nothing_is_overwritten(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("edit", "message"),
     [
-        (('"value":0.7', '"value":0.75'), "tiny world-mmlu/generate int8-row-real: value is 0.75, its items give 0.7"),
+        (('"value":0.7', '"value":0.75'), "int8-row-real: value is 0.75, its items give 0.7 as accuracy"),
         (('"unit":"accuracy"', '"unit":"songs"'), "unknown metric 'songs'"),
         (('"name":"int8-row"', '"name":"int9-row"'), "int9"),
         (('"subject"', '"object"'), "missing required field `subject`"),

@@ -67,9 +67,22 @@ def test_schemes_that_it_does_not_claim_are_cells_with_a_reason(project: Path) -
     assert "my-int8-row claims int8-row" in found["fp8-row"].reason
 
 
-def test_simulated_execution_does_not_ask_for_the_kernel(project: Path) -> None:
-    run_changed(project, ("", ""), "--scheme", "fp8-row", "--execution", "simulated")
-    assert records(project)["fp8-row"].subject.kernel == ""
+def test_a_kernel_that_would_multiply_in_no_cell_is_refused(project: Path) -> None:
+    shutil.copy(project / "my_kernel.py", project / "twin.py")
+    twin = (project / "twin.py").read_text().replace('"my-int8-row"', '"twin"')
+    (project / "twin.py").write_text(twin)
+    simulated = quantsuite("run", "--execution", "simulated", "--scheme", "int8-row", *KERNEL)
+    second = run_changed(project, ("", ""), "--scheme", "int8-row", "--kernel", "./twin.py")
+    assert (simulated.status, second.status) == (pytest.ExitCode.USAGE_ERROR,) * 2
+    assert "--kernel ./my_kernel.py: my-int8-row multiplies in no cell of this run, where none does" in simulated.shown
+    assert "--kernel ./twin.py: twin multiplies in no cell of this run, where my-int8-row does" in second.shown
+
+
+def test_a_kernel_is_measured_anew_since_its_file_may_have_changed(project: Path) -> None:
+    for change in (("", ""), ("* packed.scale", "* -packed.scale")):
+        outcome = run_changed(project, change, "--scheme", "int8-row")
+    assert "reused:  1 of 2" in outcome.shown
+    assert records(project)["int8-row"].value > 2 * records(project)["bf16"].value
 
 
 @pytest.mark.parametrize(

@@ -302,3 +302,20 @@ def test_a_signed_mean_is_verified_relative_to_its_terms() -> None:
     for size, found in ((1e-15, None), (1e-12, "value")):
         named = disagreement(signed, Matches(matched=[True, True]), size, {})
         assert (named and named[0]) == found
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "reason"),
+    [
+        (lambda items: [0.5] * (len(items) - 1), "the metric mine gives 2 outcomes of 3 items; give one each"),
+        (lambda items: None, "the metric mine gives no outcomes: TypeError: "),
+        (lambda items: 1 / 0, "the metric mine gives no outcomes: ZeroDivisionError: "),
+    ],
+)
+def test_a_metric_that_gives_no_outcome_for_each_item_is_named(outcomes: Callable, reason: str) -> None:
+    mine = Metric(
+        name="mine", items=Choices, outcomes=outcomes, unit="share", better="higher", scale=Scale(change_unit="x")
+    )
+    for call in (mine.value, mine.interval):
+        with pytest.raises(ValueError, match=reason):
+            call(ENDINGS)

@@ -169,6 +169,11 @@ def test_a_template_reaches_nothing_beyond_its_row(tmp_path: Path, tokenizer: Pr
     assert "row 0: recipe.prompt cannot be filled in: access to attribute '__class__'" in shown
 
 
+def test_a_template_makes_no_text_without_end(tmp_path: Path, tokenizer: PreTrainedTokenizerBase) -> None:
+    shown = refused(write(tmp_path, TASK.replace("{{ country }}", "{{ country * 100000000 }}")), tokenizer)
+    assert "row 0: recipe.prompt cannot be filled in: * of values up to 100,000,000" in shown
+
+
 def test_a_file_that_is_not_there_is_told_with_those_that_are(tmp_path: Path) -> None:
     write(tmp_path)
     assert refused(tmp_path / "tsk.toml").endswith(f"{tmp_path} has task.toml")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from quantsuite import methods
@@ -95,6 +96,21 @@ def _require_claims(session: Session, named: Sequence[Variant]) -> None:
             raise RunError(str(error)) from error
 
 
+def _require_use(session: Session, cells: Sequence[Cell]) -> None:
+    """A kernel that was named multiplies in some cell."""
+    used: set[str | None] = set()
+    for variant in dict.fromkeys(cell.variant for cell in cells):
+        with suppress(UnsupportedError):
+            used.add(session.kernel(variant))
+    for location, names in session.kernel_names.items():
+        if not used & {*names}:
+            others = ", ".join(sorted(name for name in used if name)) or "none"
+            raise RunError(
+                f"--kernel {location}: {', '.join(names)} multiplies in no cell of this run, where {others} does; name "
+                "schemes that it alone claims, in real execution"
+            )
+
+
 def open_session(options: RunOptions, cells: Sequence[Cell], *, finished: Sequence[Record] = ()) -> Session:
     """The loaded model with the data of its cells.
 
@@ -127,6 +143,7 @@ def open_session(options: RunOptions, cells: Sequence[Cell], *, finished: Sequen
     names = [name for name in options.schemes if name != "all"]
     named = parse_variants([*names, *_plan_names(options)], options.execution)
     _require_claims(session, named)
+    _require_use(session, cells)
     for scheme in dict.fromkeys(variant.scheme for variant in named):
         reasons = [session.misfit(variant) for variant in named if variant.scheme == scheme]
         if all(reasons):

@@ -182,7 +182,7 @@ def verify(result: Result) -> Result:
     except (ValueError, ArithmeticError) as error:
         raise ContentError(f"{result}: {error}") from error
     if found is not None:
-        raise ContentError("{}: {} is {!r}, its items give {!r}".format(result, *found))
+        raise ContentError("{}: {} is {!r}, its items give {!r} as {}".format(result, *found, result.task.metric))
     return result
 
 

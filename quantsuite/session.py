@@ -135,6 +135,11 @@ class Session:
             self._current = variant, self._current_stack.enter_context(opened)
         return self._current[1]
 
+    @property
+    def kernel_names(self) -> dict[str, list[str]]:
+        """Of the kernels that were given, by place."""
+        return {} if self._kernels is None else self._kernels.names
+
     def kernel(self, variant: Variant) -> str | None:
         """Name of the given kernel that multiplies, or ``None`` if it is for the engine to choose.
 

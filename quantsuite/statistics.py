@@ -97,7 +97,7 @@ def compare(
 
 def _place(metric: Metric, items: Any) -> tuple[float, list[float]]:
     """What sorts candidates on the same items, the best first."""
-    outcomes = list(map(float, metric.outcomes(items)))
+    outcomes = list(map(float, metric.outcomes_of(items)))
     return (1 if metric.better == "lower" else -1) * math.fsum(outcomes) / sum(metric.units(items)), outcomes
 
 

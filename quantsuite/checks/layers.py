@@ -38,7 +38,7 @@ def chosen_codes(weight: Tensor, operand: Operand) -> QuantizedTensor:
     values = values.where(values.abs() <= operand.format.max / 2, 0.0)
     if code_values(operand).numel() < 8:  # of two bits or fewer, none is left
         values = quantized.values.float().flip(1)
-    return replace(quantized, codes=values.to(quantized.values.dtype))
+    return replace(quantized, values=values.to(quantized.values.dtype))
 
 
 def _same_tensors(case: str, got: QuantizedTensor, expected: QuantizedTensor) -> None:

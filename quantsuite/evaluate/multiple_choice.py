@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 from quantsuite.engine import Candidates, Engine, GenerateRequest, ScoreRequest
 from quantsuite.evaluate.questions import Encoded, Question, encode
 from quantsuite.evaluate.reading import DataError
-from quantsuite.evaluate.scoring import answers
+from quantsuite.evaluate.scoring import answers, continuations
 from quantsuite.evaluate.visible import visible_tokens
 from quantsuite.metrics import UNPARSED, Choices, Truths
 
@@ -184,7 +184,7 @@ def written(
             GenerateRequest(tokens=tuple(prompt), max_new_tokens=max_new_tokens, stop_tokens=stop_tokens)
             for prompt in prompts
         ]
-        predicted += [parse_answer(tokenizer.decode(text), letters) for text in engine.generate(requests)]
+        predicted += [parse_answer(tokenizer.decode(text), letters) for text in continuations(engine, requests)]
         progress(len(predicted))
     return Choices(
         group=[question.group for question in questions],

@@ -1,10 +1,10 @@
-"""Results of an engine, each request answered once and whole."""
+"""Results of an engine, each request answered once and whole, scored or continued."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from quantsuite.engine import Engine, Rows, ScoreRequest, ScoreResult
+from quantsuite.engine import Engine, GenerateRequest, Rows, ScoreRequest, ScoreResult
 
 
 def answers(engine: Engine, requests: Sequence[ScoreRequest]) -> Iterator[ScoreResult]:
@@ -36,3 +36,26 @@ def answers(engine: Engine, requests: Sequence[ScoreRequest]) -> Iterator[ScoreR
             f"the engine {engine.name} left {len(open_requests)} of {len(requests)} requests unscored, first "
             f"{min(open_requests)}; its score() must answer all"
         )
+
+
+def continuations(engine: Engine, requests: Sequence[GenerateRequest]) -> list[list[int]]:
+    """What an engine generates for each request.
+
+    Raises:
+        ValueError: if it does not answer each, with tokens, and no more of them than were asked for.
+    """
+    found = engine.generate(requests)
+    if len(found) != len(requests):
+        raise ValueError(
+            f"the engine {engine.name} gives {len(found)} continuations of {len(requests)} requests; its generate() "
+            "must answer each once, in their order"
+        )
+    for number, (tokens, request) in enumerate(zip(found, requests, strict=True)):
+        if not all(isinstance(token, int) and token >= 0 for token in tokens):
+            raise ValueError(f"the engine {engine.name} continues request {number} by {tokens!r}, which are no tokens")
+        if len(tokens) > request.max_new_tokens:
+            raise ValueError(
+                f"the engine {engine.name} continues request {number} by {len(tokens)} tokens, more than "
+                f"{request.max_new_tokens}; its generate() must stop at max_new_tokens"
+            )
+    return found

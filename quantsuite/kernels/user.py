@@ -21,13 +21,18 @@ class UserKernels:
         locations: as :func:`~quantsuite.kernels.loading.load` takes them.
         dtype: of the model, which is that of the activations.
 
+    Attributes:
+        names: of the kernels of each location.
+
     Raises:
         KernelError: if one cannot be loaded, or none multiplies.
     """
 
     def __init__(self, locations: Sequence[str], dtype: torch.dtype) -> None:
-        found = [kernel for location in locations for kernel in register_from(location)]
+        by_location = {location: register_from(location) for location in locations}
+        found = [kernel for kernels in by_location.values() for kernel in kernels]
         self._dtype = dtype
+        self.names = {location: [kernel.name for kernel in kernels] for location, kernels in by_location.items()}
         self._products = [kernel for kernel in found if kernel.operation == "linear"]
         if not self._products:
             places, names = ", ".join(locations), ", ".join(kernel.name for kernel in found)

@@ -98,9 +98,25 @@ class Metric:
         """The unit as a column head."""
         return f"{self.unit}, {self.scale.sign}" if self.scale.sign else self.unit
 
+    def outcomes_of(self, items: Any) -> Sequence[float]:
+        """One number an item.
+
+        Raises:
+            ValueError: naming the metric, if it gives another number of them, or none.
+        """
+        try:
+            outcomes = self.outcomes(items)
+            count = len(outcomes)
+        except Exception as error:
+            reason = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+            raise ValueError(f"the metric {self.name} gives no outcomes: {reason}") from error
+        if count != len(items):
+            raise ValueError(f"the metric {self.name} gives {count:,} outcomes of {len(items):,} items; give one each")
+        return outcomes
+
     def value(self, items: Any) -> float:
         """Raises ValueError or TypeError if the items give none."""
-        return self.estimator.value(self.outcomes(items), self.units(items))
+        return self.estimator.value(self.outcomes_of(items), self.units(items))
 
     def interval(self, items: Any) -> Interval:
         """The value with its interval.
@@ -108,7 +124,7 @@ class Metric:
         Raises:
             ValueError: if the items are too few.
         """
-        return self.estimator.interval(self.outcomes(items), self.units(items))
+        return self.estimator.interval(self.outcomes_of(items), self.units(items))
 
     def compare(self, reference: Any, candidate: Any) -> Change:
         """Candidate minus reference on the same items.
@@ -141,7 +157,7 @@ def change(reference_metric: Metric, reference: Any, metric: Metric, candidate: 
     units = list(reference_metric.units(reference))
     if units != list(metric.units(candidate)):
         raise ValueError("the items have different numbers of units; measure both with the same tokenizer")
-    return metric.estimator.change(reference_metric.outcomes(reference), metric.outcomes(candidate), units)
+    return metric.estimator.change(reference_metric.outcomes_of(reference), metric.outcomes_of(candidate), units)
 
 
 def _kind(metric: Metric) -> tuple[object, ...]:

@@ -325,7 +325,7 @@ def _groups(rows: Sequence[Row]) -> list[GroupValues]:
         assert metric.groups is not None
         sums: dict[str, tuple[float, float]] = {}
         for group, outcome, units in zip(
-            metric.groups(items), metric.outcomes(items), metric.units(items), strict=True
+            metric.groups(items), metric.outcomes_of(items), metric.units(items), strict=True
         ):
             before = sums.get(group, (0, 0))
             sums[group] = (before[0] + outcome, before[1] + units)

@@ -7,18 +7,33 @@ from functools import cache
 from typing import Any
 
 from jinja2 import StrictUndefined, TemplateError, Undefined, meta
-from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2.sandbox import ImmutableSandboxedEnvironment, SecurityError
 
 from quantsuite.evaluate.cleanups import CLEANUPS
+
+LONGEST_PRODUCT = 1_000_000
+"""Of numbers, or characters of a text that is repeated."""
 
 
 class TemplateFault(ValueError):
     """A template that cannot be compiled, or not be filled in; the message says why."""
 
 
+class _Sandbox(ImmutableSandboxedEnvironment):
+    """One in which no product of a text or a power grows beyond what a prompt can be."""
+
+    intercepted_binops = frozenset(["*", "**"])
+
+    def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
+        sizes = [len(each) if isinstance(each, str | list | tuple) else abs(each) for each in (left, right)]
+        if operator == "**" or sizes[0] * sizes[1] > LONGEST_PRODUCT:
+            raise SecurityError(f"{operator} of values up to {max(sizes):,}; products end at {LONGEST_PRODUCT:,}")
+        return super().call_binop(context, operator, left, right)
+
+
 @cache
 def _environment() -> ImmutableSandboxedEnvironment:
-    environment = ImmutableSandboxedEnvironment(undefined=StrictUndefined, keep_trailing_newline=True)
+    environment = _Sandbox(undefined=StrictUndefined, keep_trailing_newline=True)
     environment.filters |= CLEANUPS
     return environment
 
