@@ -165,10 +165,13 @@ class QuantizedLinear(nn.Module):
             self.register_buffer(name, tensor)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> QuantizedLinear:
+        if self.kernel is None or isinstance(self._packed, nn.Module):
+            super()._apply(fn, recurse)
+            return self
+        names = {id(tensor): name for name, tensor in named_tensors(self._packed)}
         super()._apply(fn, recurse)
-        if self.kernel is not None and not isinstance(self._packed, nn.Module):
-            moved = (getattr(self, name) for name, _ in named_tensors(self._packed))
-            self._packed = map_tensors(self._packed, lambda _: next(moved))
+        # Gradients of a module in the packed weight have no name.
+        self._packed = map_tensors(self._packed, lambda t: getattr(self, names[id(t)]) if id(t) in names else fn(t))
         return self
 
     def forward(self, x: Tensor) -> Tensor:

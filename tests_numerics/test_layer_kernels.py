@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from quantsuite.kernels import dispatch
 from quantsuite.kernels.ours import DequantizedProduct
@@ -136,6 +136,27 @@ def test_what_a_kernel_keeps_is_counted_saved_and_moved_with_the_layer(kernel: P
     layer.load_state_dict(other.state_dict())
     assert torch.equal(layer(x), other(x))
     assert layer.to("meta")(x.to("meta")).shape == (3, 8)
+
+
+class Nested(Plain):
+    """Keeps a module whose own parameters come after its children's when it is moved, in a tuple."""
+
+    def pack(self, weight, scheme):
+        codes, scale = super().pack(weight, scheme)
+        module = nn.Module()
+        module.codes, module.inner = nn.Parameter(codes, requires_grad=False), nn.Module()
+        module.inner.divisor = nn.Parameter(1 / scale, requires_grad=False)
+        return (module,)
+
+    def linear(self, x, packed):
+        return super().linear(x, (packed[0].codes, 1 / packed[0].inner.divisor))
+
+
+def test_a_module_in_a_packed_weight_keeps_its_tensors_apart_when_moved() -> None:
+    layer, x = QuantizedLinear(draw(8, 64), None, Scheme.parse("int8-row"), "real", kernel=Nested()), draw(3, 64)
+    expected, state = layer(x), {name: tensor.clone() for name, tensor in layer.state_dict().items()}
+    layer.to_empty(device="cpu").load_state_dict(state)
+    assert torch.equal(layer(x), expected)
 
 
 @pytest.mark.parametrize(
