@@ -90,7 +90,7 @@ class QuantizedLinear(nn.Module):
                 self.kernel = dispatch.require(kernel, scheme, str(device), dtype)
             else:
                 self.kernel = self._choose(1, str(device), dtype)
-            self._packed = pack(self.kernel, weight if quantized else weight.detach(), scheme)
+            self._keep(pack(self.kernel, weight if quantized else weight.detach(), scheme))
             self._register(self._packed)
         elif quantized:
             self.weight = nn.Parameter(dequantize(weight, dtype), requires_grad=False)
@@ -156,6 +156,10 @@ class QuantizedLinear(nn.Module):
         packed_as = None if self.kernel is None else packing(self.kernel)
         return dispatch.choose(self.scheme, device, m, self.out_features, self.in_features, dtype, packed_as)
 
+    def _keep(self, packed: object) -> None:
+        """Hold a packed weight as a plain attribute: as one of the module's it would be registered a second time."""
+        self.__dict__["_packed"] = packed
+
     def _register(self, packed: object) -> None:
         """Make the tensors of a packed weight the layer's own, so that they are counted, saved and moved with it."""
         if isinstance(packed, nn.Module):
@@ -164,14 +168,23 @@ class QuantizedLinear(nn.Module):
         for name, tensor in named_tensors(packed):
             self.register_buffer(name, tensor)
 
+    def _kept_tensors(self) -> list[Tensor]:
+        """The tensors whose dtype is their format's, not the model's: all of the packed weight, and given scales."""
+        tensors = (*self.parameters(), *self.buffers()) if self.kernel is not None else self.buffers()
+        return [tensor for tensor in tensors if tensor is not self.bias]
+
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> QuantizedLinear:
-        if self.kernel is None or isinstance(self._packed, nn.Module):
-            super()._apply(fn, recurse)
-            return self
-        names = {id(tensor): name for name, tensor in named_tensors(self._packed)}
-        super()._apply(fn, recurse)
-        # Gradients of a module in the packed weight have no name.
-        self._packed = map_tensors(self._packed, lambda t: getattr(self, names[id(t)]) if id(t) in names else fn(t))
+        kept = {id(tensor) for tensor in self._kept_tensors()}
+
+        def move(tensor: Tensor) -> Tensor:
+            moved = fn(tensor)
+            return tensor.to(moved.device) if id(tensor) in kept and moved.dtype != tensor.dtype else moved
+
+        names = {} if self.kernel is None else {id(tensor): name for name, tensor in named_tensors(self._packed)}
+        super()._apply(move, recurse)
+        if self.kernel is not None and not isinstance(self._packed, nn.Module):
+            # Gradients of a module in the packed weight have no name.
+            self._keep(map_tensors(self._packed, lambda t: getattr(self, names[id(t)]) if id(t) in names else fn(t)))
         return self
 
     def forward(self, x: Tensor) -> Tensor:

@@ -159,6 +159,42 @@ def test_a_module_in_a_packed_weight_keeps_its_tensors_apart_when_moved() -> Non
     assert torch.equal(layer(x), expected)
 
 
+class Whole(Plain):
+    """Keeps a module."""
+
+    def pack(self, weight, scheme):
+        module = nn.Module()
+        for name, part in zip(("codes", "scale"), super().pack(weight, scheme), strict=True):
+            module.register_buffer(name, part)
+        return module
+
+    def linear(self, x, packed):
+        return super().linear(x, (packed.codes, packed.scale))
+
+
+def test_a_packed_module_is_saved_once_and_keeps_its_dtypes_on_another_device() -> None:
+    layer = QuantizedLinear(draw(8, 64), None, Scheme.parse("int8-row"), "real", kernel=Whole())
+    assert sorted(layer.state_dict()) == ["packed.codes", "packed.scale"]
+    assert {tensor.dtype for tensor in layer.to("meta", torch.float16).buffers()} == {torch.int8, torch.float32}
+
+
+@pytest.mark.parametrize("kernel", [None, Nested(), Whole()], ids=["table", "nested", "module"])
+def test_a_cast_changes_the_bias_but_nothing_of_a_packed_weight(kernel: Plain | None) -> None:
+    layer = QuantizedLinear(draw(8, 64), draw(8), Scheme.parse("int8-row"), "real", kernel=kernel)
+    before = {name: tensor.clone() for name, tensor in layer.named_buffers()}
+    layer.to(torch.bfloat16)
+    assert layer.bias.dtype == torch.bfloat16 and before
+    assert all(torch.equal(tensor, before[name]) for name, tensor in layer.named_buffers())
+    assert layer(draw(3, 64).bfloat16()).dtype == torch.bfloat16
+
+
+def test_fp8_codes_and_a_static_scale_stay_as_they_are_in_a_cast() -> None:
+    scheme, scale = Scheme.parse("fp8-row:fp8-tensor-static"), torch.tensor(0.01)
+    layer = QuantizedLinear(draw(8, 64), None, scheme, "real", activation_scale=scale)
+    before = [tensor.dtype for tensor in layer.buffers()]
+    assert [tensor.dtype for tensor in layer.half().buffers()] == before and torch.float8_e4m3fn in before
+
+
 @pytest.mark.parametrize(
     ("name", "dtype", "k", "kernel"),
     [
