@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import make_dataclass
 from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import pytest
 import torch
 from torch import Tensor
@@ -164,6 +166,39 @@ def test_tensors_are_found_and_exchanged_wherever_they_are_kept() -> None:
     doubled = map_tensors(packed, lambda tensor: tensor + 1)
     assert torch.equal(doubled["b"].inner, torch.ones(3)) and doubled["a"][1][1] == "text"
     assert torch.equal(packed["b"].inner, torch.zeros(3))
+
+
+SLOTTED = [
+    make_dataclass("Slotted", ["codes", "shape"], slots=True, frozen=True),
+    msgspec.defstruct("Struct", [("codes", Any), ("shape", Any)]),
+    msgspec.defstruct("Frozen", [("codes", Any), ("shape", Any)], frozen=True),
+]
+
+
+@pytest.mark.parametrize("kind", SLOTTED, ids=lambda kind: kind.__name__)
+def test_tensors_in_slots_are_found_and_exchanged(kind: type) -> None:
+    packed = kind(torch.zeros(4), (2, 2))
+    changed = map_tensors(packed, lambda tensor: tensor + 1)
+    assert nbytes(packed) == nbytes(changed) == 16
+    assert torch.equal(changed.codes, torch.ones(4)) and torch.equal(packed.codes, torch.zeros(4))
+    assert changed.shape == (2, 2)
+
+
+def test_a_packed_weight_that_refers_to_itself_is_exchanged_as_a_whole() -> None:
+    packed = SimpleNamespace(codes=torch.zeros(4), parts={})
+    packed.parts["whole"], packed.parts["list"] = packed, [packed]
+    changed = map_tensors(packed, lambda tensor: tensor + 1)
+    assert nbytes(packed) == 16 and torch.equal(changed.codes, torch.ones(4))
+    assert changed.parts["whole"] is changed.parts["list"][0] is changed and changed is not packed
+
+
+def test_a_packed_weight_in_which_no_tensor_is_found_is_refused() -> None:
+    class Opaque(DequantizedProduct):
+        def pack(self, weight: Tensor, scheme: Scheme) -> Any:
+            return {weight}
+
+    with pytest.raises(KernelError, match=r"packed int8-row into a set in which no tensor is found; keep them in"):
+        QuantizedLinear(torch.ones(2, 4), None, Scheme.parse("int8-row"), "real", kernel=Opaque())
 
 
 def test_each_check_of_a_layer_is_registered_once() -> None:

@@ -18,6 +18,7 @@ from quantsuite.kernels.protocol import (
     unsupported_shape,
 )
 from quantsuite.kernels.tensors import map_tensors, named_tensors
+from quantsuite.kernels.validation import KernelError
 from quantsuite.quantize import QuantizedTensor, dequantize, fake_quantize
 from quantsuite.scheme import Execution, Scheme
 
@@ -60,6 +61,7 @@ class QuantizedLinear(nn.Module):
     Raises:
         UnsupportedError: if the scheme cannot be executed so on the weight's device.
         ValueError: if the weight is not finite or a group does not divide K, or static activations have no scale.
+        KernelError: if no tensor is found in what the kernel packed.
     """
 
     def __init__(
@@ -161,7 +163,16 @@ class QuantizedLinear(nn.Module):
         self.__dict__["_packed"] = packed
 
     def _register(self, packed: object) -> None:
-        """Make the tensors of a packed weight the layer's own, so that they are counted, saved and moved with it."""
+        """Make the tensors of a packed weight the layer's own, so that they are counted, saved and moved with it.
+
+        Raises:
+            KernelError: if there are none.
+        """
+        if next(named_tensors(packed), None) is None:
+            raise KernelError(
+                f"{self.kernel.name} packed {self.scheme} into a {type(packed).__name__} in which no tensor is found;"
+                " keep them in attributes, slots, lists, tuples, mappings or a module"
+            )
         if isinstance(packed, nn.Module):
             self.packed = packed
             return
