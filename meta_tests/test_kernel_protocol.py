@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import make_dataclass
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -20,8 +21,9 @@ from quantsuite.kernels.loading import load
 from quantsuite.kernels.operations import OPERATIONS, Operation, register_operation
 from quantsuite.kernels.registry import find, register, registered, unregister
 from quantsuite.kernels.tensors import map_tensors, nbytes
+from quantsuite.kernels.user import UserKernels
 from quantsuite.kernels.validation import KernelError
-from quantsuite.layer import QuantizedLinear
+from quantsuite.layer import QuantizedLinear, UnsupportedError
 from quantsuite.scheme import Operand, Scheme
 
 
@@ -199,6 +201,20 @@ def test_a_packed_weight_in_which_no_tensor_is_found_is_refused() -> None:
 
     with pytest.raises(KernelError, match=r"packed int8-row into a set in which no tensor is found; keep them in"):
         QuantizedLinear(torch.ones(2, 4), None, Scheme.parse("int8-row"), "real", kernel=Opaque())
+
+
+def test_of_named_kernels_the_first_that_takes_the_dtype_multiplies(tmp_path: Path) -> None:
+    path = tmp_path / "two.py"
+    path.write_text(
+        "from types import SimpleNamespace as Kernel\n"
+        "what = dict(operation='linear', schemes=['int8-row'], pack=print, linear=print)\n"
+        "KERNELS = [Kernel(name=f'only-{dtype}', dtypes=[dtype], **what) for dtype in ('float32', 'float16')]\n"
+    )
+    scheme = Scheme.parse("int8-row")
+    assert UserKernels([str(path)], torch.float16).of(scheme) == "only-float16"
+    with pytest.raises(UnsupportedError, match="int8-row: only-float32 takes no bfloat16; it takes float32"):
+        UserKernels([str(path)], torch.bfloat16).of(scheme)
+    unregister(find("only-float32")), unregister(find("only-float16"))
 
 
 def test_each_check_of_a_layer_is_registered_once() -> None:
