@@ -19,7 +19,9 @@ from quantsuite.checks import CHECKS, CheckFailure, NotApplicable, property_name
 from quantsuite.conformance.cases import make_cases
 from quantsuite.kernels.loading import load
 from quantsuite.kernels.operations import OPERATIONS, Operation, register_operation
+from quantsuite.kernels.protocol import probe_product
 from quantsuite.kernels.registry import find, register, registered, unregister
+from quantsuite.kernels.stored import missing_storage
 from quantsuite.kernels.tensors import map_tensors, nbytes
 from quantsuite.kernels.user import UserKernels
 from quantsuite.kernels.validation import KernelError
@@ -215,6 +217,34 @@ def test_of_named_kernels_the_first_that_takes_the_dtype_multiplies(tmp_path: Pa
     with pytest.raises(UnsupportedError, match="int8-row: only-float32 takes no bfloat16; it takes float32"):
         UserKernels([str(path)], torch.bfloat16).of(scheme)
     unregister(find("only-float32")), unregister(find("only-float16"))
+
+
+def test_a_probe_that_runs_out_of_memory_is_asked_again() -> None:
+    class Full(DequantizedProduct):
+        free = False
+
+        def pack(self, weight: Tensor, scheme: Scheme) -> Any:
+            if not self.free:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return super().pack(weight, scheme)
+
+    kernel, scheme = Full(), Scheme.parse("int8-row")
+    with pytest.raises(torch.OutOfMemoryError):
+        probe_product(kernel, scheme, "cpu", 2, 2, 4)
+    kernel.free = True
+    assert probe_product(kernel, scheme, "cpu", 2, 2, 4) is None
+
+
+def test_a_conversion_that_runs_out_of_memory_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*given: object, **options: object) -> Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    missing_storage.cache_clear()
+    with monkeypatch.context() as full:
+        full.setattr(torch, "ones", fail)
+        with pytest.raises(torch.OutOfMemoryError):
+            missing_storage(torch.int8, "cpu")
+    assert missing_storage(torch.int8, "cpu") is None
 
 
 def test_each_check_of_a_layer_is_registered_once() -> None:
