@@ -89,7 +89,7 @@ class QuantizedLinear(nn.Module):
             device, dtype = weight.device, weight.dtype
         if execution == "real":
             if self._explicit:
-                self.kernel = dispatch.require(kernel, scheme, str(device), dtype)
+                self.kernel, self._asked_on = dispatch.require(kernel, scheme, str(device), dtype), str(device)
             else:
                 self.kernel = self._choose(1, str(device), dtype)
             self._keep(pack(self.kernel, weight if quantized else weight.detach(), scheme))
@@ -148,7 +148,10 @@ class QuantizedLinear(nn.Module):
         m, device = x.numel() // self.in_features, str(x.device)
         if not self._explicit:
             return self._choose(m, device, x.dtype)
-        dispatch.require(self.kernel, self.scheme, device, x.dtype)
+        if device != self._asked_on:
+            dispatch.require(self.kernel, self.scheme, device)
+            self._asked_on = device
+        dispatch.require_dtype(self.kernel, self.scheme, x.dtype)
         reason = unsupported_shape(self.kernel, self.scheme, device, m, self.out_features, self.in_features)
         if reason is not None:
             raise UnsupportedError(f"{self.scheme}: {self.kernel.name}: {reason}")

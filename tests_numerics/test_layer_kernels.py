@@ -138,6 +138,20 @@ def test_what_a_kernel_keeps_is_counted_saved_and_moved_with_the_layer(kernel: P
     assert layer.to("meta")(x.to("meta")).shape == (3, 8)
 
 
+def test_a_named_kernel_is_asked_once_for_each_device() -> None:
+    class Asked(Plain):
+        devices = ()
+
+        def unsupported(self, scheme, device):
+            self.devices += (device,)
+
+    layer = QuantizedLinear(draw(8, 64), None, Scheme.parse("int8-row"), "real", kernel=Asked())
+    layer(draw(3, 64)), layer(draw(4, 64))
+    assert layer.kernel.devices == ("cpu",)
+    layer.to("meta")(draw(3, 64).to("meta"))
+    assert layer.kernel.devices == ("cpu", "meta")
+
+
 class Nested(Plain):
     """Keeps a module whose own parameters come after its children's when it is moved, in a tuple."""
 
