@@ -13,6 +13,7 @@ from quantsuite.kernels import dispatch
 from quantsuite.kernels.protocol import (
     UnsupportedError,
     multiply,
+    nbytes,
     pack,
     packing,
     unsupported_shape,
@@ -139,6 +140,17 @@ class QuantizedLinear(nn.Module):
             return dequantize(self.kernel.unpack(self._packed))
         return self.weight if self.frozen else fake_quantize(self.weight, self.scheme.weight)
 
+    def packed_tensors(self) -> list[Tensor]:
+        """The parameters and buffers that are the packed weight's; none if simulated."""
+        if self.kernel is None:
+            return []
+        others = {id(self.bias), id(self.activation_scale)}
+        return [tensor for tensor in (*self.parameters(), *self.buffers()) if id(tensor) not in others]
+
+    def packed_bytes(self) -> int:
+        """Bytes that the packed weight occupies, as its kernel counts them; 0 if simulated."""
+        return 0 if self.kernel is None else nbytes(self.kernel, self._packed)
+
     def kernel_for(self, x: Tensor) -> Any:
         """The kernel that multiplies ``x``: the one given, or of the table's with the same packing the first that can.
 
@@ -182,13 +194,9 @@ class QuantizedLinear(nn.Module):
         for name, tensor in named_tensors(packed):
             self.register_buffer(name, tensor)
 
-    def _kept_tensors(self) -> list[Tensor]:
-        """The tensors whose dtype is their format's, not the model's: all of the packed weight, and given scales."""
-        tensors = (*self.parameters(), *self.buffers()) if self.kernel is not None else self.buffers()
-        return [tensor for tensor in tensors if tensor is not self.bias]
-
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> QuantizedLinear:
-        kept = {id(tensor) for tensor in self._kept_tensors()}
+        # Their dtype is that of their format, not the model's.
+        kept = {id(tensor) for tensor in (*self.packed_tensors(), self.activation_scale)}
 
         def move(tensor: Tensor) -> Tensor:
             moved = fn(tensor)

@@ -152,6 +152,18 @@ def test_a_named_kernel_is_asked_once_for_each_device() -> None:
     assert layer.kernel.devices == ("cpu", "meta")
 
 
+def test_a_kernel_counts_its_packed_weight_and_the_rest_is_counted_once() -> None:
+    class Counted(Plain):
+        def nbytes(self, packed):
+            return 1000
+
+    first, second = (
+        QuantizedLinear(draw(8, 64), draw(8), Scheme.parse("int8-row"), "real", kernel=Counted()) for _ in range(2)
+    )
+    second.bias = first.bias
+    assert weight_bytes(nn.ModuleList([first, second, nn.Linear(8, 1)])) == 2 * 1000 + 8 * 4 + 9 * 4
+
+
 class Nested(Plain):
     """Keeps a module whose own parameters come after its children's when it is moved, in a tuple."""
 
