@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterator
 from dataclasses import make_dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from torch import Tensor
 from meta_tests.mutants import DequantizedProduct, PlainProduct
 from quantsuite.checks import CHECKS, CheckFailure, NotApplicable, property_name, register_checks
 from quantsuite.conformance.cases import make_cases
+from quantsuite.kernels import registry
 from quantsuite.kernels.loading import load
 from quantsuite.kernels.operations import OPERATIONS, Operation, register_operation
 from quantsuite.kernels.protocol import probe_product
@@ -69,6 +71,39 @@ def test_two_kernels_of_one_name_are_refused(faulty: PlainProduct) -> None:
 def test_a_kernel_that_there_is_not_is_named_with_what_there_is() -> None:
     with pytest.raises(KernelError, match="there is no kernel 'our-codes'; did you mean 'ours-codes'"):
         find("our-codes")
+
+
+@pytest.fixture
+def packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Installed packages: one that raises when it is imported, and one with the kernel ``theirs-one``."""
+    monkeypatch.syspath_prepend(tmp_path)
+    kernel = "SimpleNamespace(name='theirs-one', operation='linear', schemes=['int8-row'], pack=print, linear=print)"
+    sources = {"broken": "raise OSError('libcuda.so\\nis missing')", "theirs": f"KERNELS = [{kernel}]"}
+    for name, source in sources.items():
+        (tmp_path / f"{name}_kernels.py").write_text(f"from types import SimpleNamespace\n{source}\n")
+        folder = tmp_path / f"{name}_package-1.0.dist-info"
+        folder.mkdir()
+        (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}-package\nVersion: 1.0\n")
+        (folder / "entry_points.txt").write_text(f"[quantsuite.kernels]\n{name} = {name}_kernels\n")
+    yield
+    sys.modules.pop("theirs_kernels", None)
+
+
+@pytest.mark.parametrize("name", ["theirs", "theirs-one"])
+def test_a_package_that_cannot_be_loaded_hides_no_kernel_of_another(name: str, packages: None) -> None:
+    assert find(name).name == "theirs-one"
+
+
+def test_the_entry_point_of_a_name_is_loaded_alone(packages: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded = []
+    monkeypatch.setattr(registry, "load", lambda location: loaded.append(location) or load(location))
+    find("theirs")
+    assert loaded == ["theirs_kernels"]
+
+
+def test_a_package_that_cannot_be_loaded_is_named_where_no_kernel_is_found(packages: None) -> None:
+    with pytest.raises(KernelError, match=r"uninstall broken-package \(OSError: libcuda\.so is missing\)$"):
+        find("broken")
 
 
 class Slow(DequantizedProduct):
