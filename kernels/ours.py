@@ -1,4 +1,4 @@
-"""quantsuite's own quantizer and quantized linear layer."""
+"""Every registered kernel: quantsuite's own quantizers and products, torch's, and whatever else joined."""
 
 from quantsuite.contestants.ours import KERNELS
 

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterator
+from dataclasses import make_dataclass
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import pytest
 import torch
 from torch import Tensor
@@ -14,12 +18,16 @@ from torch import Tensor
 from meta_tests.mutants import DequantizedProduct, PlainProduct
 from quantsuite.checks import CHECKS, CheckFailure, NotApplicable, property_name, register_checks
 from quantsuite.conformance.cases import make_cases
+from quantsuite.kernels import registry
 from quantsuite.kernels.loading import load
 from quantsuite.kernels.operations import OPERATIONS, Operation, register_operation
+from quantsuite.kernels.protocol import probe_product
 from quantsuite.kernels.registry import find, register, registered, unregister
+from quantsuite.kernels.stored import missing_storage
 from quantsuite.kernels.tensors import map_tensors, nbytes
+from quantsuite.kernels.user import UserKernels
 from quantsuite.kernels.validation import KernelError
-from quantsuite.layer import QuantizedLinear
+from quantsuite.layer import QuantizedLinear, UnsupportedError
 from quantsuite.scheme import Operand, Scheme
 
 
@@ -63,6 +71,39 @@ def test_two_kernels_of_one_name_are_refused(faulty: PlainProduct) -> None:
 def test_a_kernel_that_there_is_not_is_named_with_what_there_is() -> None:
     with pytest.raises(KernelError, match="there is no kernel 'our-codes'; did you mean 'ours-codes'"):
         find("our-codes")
+
+
+@pytest.fixture
+def packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Installed packages: one that raises when it is imported, and one with the kernel ``theirs-one``."""
+    monkeypatch.syspath_prepend(tmp_path)
+    kernel = "SimpleNamespace(name='theirs-one', operation='linear', schemes=['int8-row'], pack=print, linear=print)"
+    sources = {"broken": "raise OSError('libcuda.so\\nis missing')", "theirs": f"KERNELS = [{kernel}]"}
+    for name, source in sources.items():
+        (tmp_path / f"{name}_kernels.py").write_text(f"from types import SimpleNamespace\n{source}\n")
+        folder = tmp_path / f"{name}_package-1.0.dist-info"
+        folder.mkdir()
+        (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}-package\nVersion: 1.0\n")
+        (folder / "entry_points.txt").write_text(f"[quantsuite.kernels]\n{name} = {name}_kernels\n")
+    yield
+    sys.modules.pop("theirs_kernels", None)
+
+
+@pytest.mark.parametrize("name", ["theirs", "theirs-one"])
+def test_a_package_that_cannot_be_loaded_hides_no_kernel_of_another(name: str, packages: None) -> None:
+    assert find(name).name == "theirs-one"
+
+
+def test_the_entry_point_of_a_name_is_loaded_alone(packages: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded = []
+    monkeypatch.setattr(registry, "load", lambda location: loaded.append(location) or load(location))
+    find("theirs")
+    assert loaded == ["theirs_kernels"]
+
+
+def test_a_package_that_cannot_be_loaded_is_named_where_no_kernel_is_found(packages: None) -> None:
+    with pytest.raises(KernelError, match=r"uninstall broken-package \(OSError: libcuda\.so is missing\)$"):
+        find("broken")
 
 
 class Slow(DequantizedProduct):
@@ -164,6 +205,81 @@ def test_tensors_are_found_and_exchanged_wherever_they_are_kept() -> None:
     doubled = map_tensors(packed, lambda tensor: tensor + 1)
     assert torch.equal(doubled["b"].inner, torch.ones(3)) and doubled["a"][1][1] == "text"
     assert torch.equal(packed["b"].inner, torch.zeros(3))
+
+
+SLOTTED = [
+    make_dataclass("Slotted", ["codes", "shape"], slots=True, frozen=True),
+    msgspec.defstruct("Struct", [("codes", Any), ("shape", Any)]),
+    msgspec.defstruct("Frozen", [("codes", Any), ("shape", Any)], frozen=True),
+]
+
+
+@pytest.mark.parametrize("kind", SLOTTED, ids=lambda kind: kind.__name__)
+def test_tensors_in_slots_are_found_and_exchanged(kind: type) -> None:
+    packed = kind(torch.zeros(4), (2, 2))
+    changed = map_tensors(packed, lambda tensor: tensor + 1)
+    assert nbytes(packed) == nbytes(changed) == 16
+    assert torch.equal(changed.codes, torch.ones(4)) and torch.equal(packed.codes, torch.zeros(4))
+    assert changed.shape == (2, 2)
+
+
+def test_a_packed_weight_that_refers_to_itself_is_exchanged_as_a_whole() -> None:
+    packed = SimpleNamespace(codes=torch.zeros(4), parts={})
+    packed.parts["whole"], packed.parts["list"] = packed, [packed]
+    changed = map_tensors(packed, lambda tensor: tensor + 1)
+    assert nbytes(packed) == 16 and torch.equal(changed.codes, torch.ones(4))
+    assert changed.parts["whole"] is changed.parts["list"][0] is changed and changed is not packed
+
+
+def test_a_packed_weight_in_which_no_tensor_is_found_is_refused() -> None:
+    class Opaque(DequantizedProduct):
+        def pack(self, weight: Tensor, scheme: Scheme) -> Any:
+            return {weight}
+
+    with pytest.raises(KernelError, match=r"packed int8-row into a set in which no tensor is found; keep them in"):
+        QuantizedLinear(torch.ones(2, 4), None, Scheme.parse("int8-row"), "real", kernel=Opaque())
+
+
+def test_of_named_kernels_the_first_that_takes_the_dtype_multiplies(tmp_path: Path) -> None:
+    path = tmp_path / "two.py"
+    path.write_text(
+        "from types import SimpleNamespace as Kernel\n"
+        "what = dict(operation='linear', schemes=['int8-row'], pack=print, linear=print)\n"
+        "KERNELS = [Kernel(name=f'only-{dtype}', dtypes=[dtype], **what) for dtype in ('float32', 'float16')]\n"
+    )
+    scheme = Scheme.parse("int8-row")
+    assert UserKernels([str(path)], torch.float16).of(scheme) == "only-float16"
+    with pytest.raises(UnsupportedError, match="int8-row: only-float32 takes no bfloat16; it takes float32"):
+        UserKernels([str(path)], torch.bfloat16).of(scheme)
+    unregister(find("only-float32")), unregister(find("only-float16"))
+
+
+def test_a_probe_that_runs_out_of_memory_is_asked_again() -> None:
+    class Full(DequantizedProduct):
+        free = False
+
+        def pack(self, weight: Tensor, scheme: Scheme) -> Any:
+            if not self.free:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return super().pack(weight, scheme)
+
+    kernel, scheme = Full(), Scheme.parse("int8-row")
+    with pytest.raises(torch.OutOfMemoryError):
+        probe_product(kernel, scheme, "cpu", 2, 2, 4)
+    kernel.free = True
+    assert probe_product(kernel, scheme, "cpu", 2, 2, 4) is None
+
+
+def test_a_conversion_that_runs_out_of_memory_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*given: object, **options: object) -> Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    missing_storage.cache_clear()
+    with monkeypatch.context() as full:
+        full.setattr(torch, "ones", fail)
+        with pytest.raises(torch.OutOfMemoryError):
+            missing_storage(torch.int8, "cpu")
+    assert missing_storage(torch.int8, "cpu") is None
 
 
 def test_each_check_of_a_layer_is_registered_once() -> None:

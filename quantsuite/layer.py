@@ -13,11 +13,13 @@ from quantsuite.kernels import dispatch
 from quantsuite.kernels.protocol import (
     UnsupportedError,
     multiply,
+    nbytes,
     pack,
     packing,
     unsupported_shape,
 )
 from quantsuite.kernels.tensors import map_tensors, named_tensors
+from quantsuite.kernels.validation import KernelError
 from quantsuite.quantize import QuantizedTensor, dequantize, fake_quantize
 from quantsuite.scheme import Execution, Scheme
 
@@ -60,6 +62,7 @@ class QuantizedLinear(nn.Module):
     Raises:
         UnsupportedError: if the scheme cannot be executed so on the weight's device.
         ValueError: if the weight is not finite or a group does not divide K, or static activations have no scale.
+        KernelError: if no tensor is found in what the kernel packed.
     """
 
     def __init__(
@@ -87,10 +90,10 @@ class QuantizedLinear(nn.Module):
             device, dtype = weight.device, weight.dtype
         if execution == "real":
             if self._explicit:
-                self.kernel = dispatch.require(kernel, scheme, str(device), dtype)
+                self.kernel, self._asked_on = dispatch.require(kernel, scheme, str(device), dtype), str(device)
             else:
                 self.kernel = self._choose(1, str(device), dtype)
-            self._packed = pack(self.kernel, weight if quantized else weight.detach(), scheme)
+            self._keep(pack(self.kernel, weight if quantized else weight.detach(), scheme))
             self._register(self._packed)
         elif quantized:
             self.weight = nn.Parameter(dequantize(weight, dtype), requires_grad=False)
@@ -137,6 +140,17 @@ class QuantizedLinear(nn.Module):
             return dequantize(self.kernel.unpack(self._packed))
         return self.weight if self.frozen else fake_quantize(self.weight, self.scheme.weight)
 
+    def packed_tensors(self) -> list[Tensor]:
+        """The parameters and buffers that are the packed weight's; none if simulated."""
+        if self.kernel is None:
+            return []
+        others = {id(self.bias), id(self.activation_scale)}
+        return [tensor for tensor in (*self.parameters(), *self.buffers()) if id(tensor) not in others]
+
+    def packed_bytes(self) -> int:
+        """Bytes that the packed weight occupies, as its kernel counts them; 0 if simulated."""
+        return 0 if self.kernel is None else nbytes(self.kernel, self._packed)
+
     def kernel_for(self, x: Tensor) -> Any:
         """The kernel that multiplies ``x``: the one given, or of the table's with the same packing the first that can.
 
@@ -146,7 +160,10 @@ class QuantizedLinear(nn.Module):
         m, device = x.numel() // self.in_features, str(x.device)
         if not self._explicit:
             return self._choose(m, device, x.dtype)
-        dispatch.require(self.kernel, self.scheme, device, x.dtype)
+        if device != self._asked_on:
+            dispatch.require(self.kernel, self.scheme, device)
+            self._asked_on = device
+        dispatch.require_dtype(self.kernel, self.scheme, x.dtype)
         reason = unsupported_shape(self.kernel, self.scheme, device, m, self.out_features, self.in_features)
         if reason is not None:
             raise UnsupportedError(f"{self.scheme}: {self.kernel.name}: {reason}")
@@ -156,8 +173,21 @@ class QuantizedLinear(nn.Module):
         packed_as = None if self.kernel is None else packing(self.kernel)
         return dispatch.choose(self.scheme, device, m, self.out_features, self.in_features, dtype, packed_as)
 
+    def _keep(self, packed: object) -> None:
+        """Hold a packed weight as a plain attribute: as one of the module's it would be registered a second time."""
+        self.__dict__["_packed"] = packed
+
     def _register(self, packed: object) -> None:
-        """Make the tensors of a packed weight the layer's own, so that they are counted, saved and moved with it."""
+        """Make the tensors of a packed weight the layer's own, so that they are counted, saved and moved with it.
+
+        Raises:
+            KernelError: if there are none.
+        """
+        if next(named_tensors(packed), None) is None:
+            raise KernelError(
+                f"{self.kernel.name} packed {self.scheme} into a {type(packed).__name__} in which no tensor is found;"
+                " keep them in attributes, slots, lists, tuples, mappings or a module"
+            )
         if isinstance(packed, nn.Module):
             self.packed = packed
             return
@@ -165,10 +195,18 @@ class QuantizedLinear(nn.Module):
             self.register_buffer(name, tensor)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> QuantizedLinear:
-        super()._apply(fn, recurse)
+        # Their dtype is that of their format, not the model's.
+        kept = {id(tensor) for tensor in (*self.packed_tensors(), self.activation_scale)}
+
+        def move(tensor: Tensor) -> Tensor:
+            moved = fn(tensor)
+            return tensor.to(moved.device) if id(tensor) in kept and moved.dtype != tensor.dtype else moved
+
+        names = {} if self.kernel is None else {id(tensor): name for name, tensor in named_tensors(self._packed)}
+        super()._apply(move, recurse)
         if self.kernel is not None and not isinstance(self._packed, nn.Module):
-            moved = (getattr(self, name) for name, _ in named_tensors(self._packed))
-            self._packed = map_tensors(self._packed, lambda _: next(moved))
+            # Gradients of a module in the packed weight have no name.
+            self._keep(map_tensors(self._packed, lambda t: getattr(self, names[id(t)]) if id(t) in names else fn(t)))
         return self
 
     def forward(self, x: Tensor) -> Tensor:

@@ -95,6 +95,9 @@ def check_plan(plan: Plan | Scheme, execution: Execution, device: torch.device |
 
 
 def weight_bytes(model: nn.Module) -> int:
-    """Bytes of all parameters and buffers as stored, tied ones once."""
-    tensors = {t.data_ptr(): t.numel() * t.element_size() for t in (*model.parameters(), *model.buffers())}
-    return sum(tensors.values())
+    """Bytes of all parameters and buffers as stored, tied ones once; of a packed weight, as its kernel counts them."""
+    layers = [module for module in model.modules() if isinstance(module, QuantizedLinear)]
+    packed = {id(tensor) for layer in layers for tensor in layer.packed_tensors()}
+    rest = (tensor for tensor in (*model.parameters(), *model.buffers()) if id(tensor) not in packed)
+    sizes = {tensor.data_ptr(): tensor.numel() * tensor.element_size() for tensor in rest}
+    return sum(sizes.values()) + sum(layer.packed_bytes() for layer in layers)

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from quantsuite.kernels import dispatch
 from quantsuite.kernels.ours import DequantizedProduct
@@ -136,6 +136,89 @@ def test_what_a_kernel_keeps_is_counted_saved_and_moved_with_the_layer(kernel: P
     layer.load_state_dict(other.state_dict())
     assert torch.equal(layer(x), other(x))
     assert layer.to("meta")(x.to("meta")).shape == (3, 8)
+
+
+def test_a_named_kernel_is_asked_once_for_each_device() -> None:
+    class Asked(Plain):
+        devices = ()
+
+        def unsupported(self, scheme, device):
+            self.devices += (device,)
+
+    layer = QuantizedLinear(draw(8, 64), None, Scheme.parse("int8-row"), "real", kernel=Asked())
+    layer(draw(3, 64)), layer(draw(4, 64))
+    assert layer.kernel.devices == ("cpu",)
+    layer.to("meta")(draw(3, 64).to("meta"))
+    assert layer.kernel.devices == ("cpu", "meta")
+
+
+def test_a_kernel_counts_its_packed_weight_and_the_rest_is_counted_once() -> None:
+    class Counted(Plain):
+        def nbytes(self, packed):
+            return 1000
+
+    first, second = (
+        QuantizedLinear(draw(8, 64), draw(8), Scheme.parse("int8-row"), "real", kernel=Counted()) for _ in range(2)
+    )
+    second.bias = first.bias
+    assert weight_bytes(nn.ModuleList([first, second, nn.Linear(8, 1)])) == 2 * 1000 + 8 * 4 + 9 * 4
+
+
+class Nested(Plain):
+    """Keeps a module whose own parameters come after its children's when it is moved, in a tuple."""
+
+    def pack(self, weight, scheme):
+        codes, scale = super().pack(weight, scheme)
+        module = nn.Module()
+        module.codes, module.inner = nn.Parameter(codes, requires_grad=False), nn.Module()
+        module.inner.divisor = nn.Parameter(1 / scale, requires_grad=False)
+        return (module,)
+
+    def linear(self, x, packed):
+        return super().linear(x, (packed[0].codes, 1 / packed[0].inner.divisor))
+
+
+def test_a_module_in_a_packed_weight_keeps_its_tensors_apart_when_moved() -> None:
+    layer, x = QuantizedLinear(draw(8, 64), None, Scheme.parse("int8-row"), "real", kernel=Nested()), draw(3, 64)
+    expected, state = layer(x), {name: tensor.clone() for name, tensor in layer.state_dict().items()}
+    layer.to_empty(device="cpu").load_state_dict(state)
+    assert torch.equal(layer(x), expected)
+
+
+class Whole(Plain):
+    """Keeps a module."""
+
+    def pack(self, weight, scheme):
+        module = nn.Module()
+        for name, part in zip(("codes", "scale"), super().pack(weight, scheme), strict=True):
+            module.register_buffer(name, part)
+        return module
+
+    def linear(self, x, packed):
+        return super().linear(x, (packed.codes, packed.scale))
+
+
+def test_a_packed_module_is_saved_once_and_keeps_its_dtypes_on_another_device() -> None:
+    layer = QuantizedLinear(draw(8, 64), None, Scheme.parse("int8-row"), "real", kernel=Whole())
+    assert sorted(layer.state_dict()) == ["packed.codes", "packed.scale"]
+    assert {tensor.dtype for tensor in layer.to("meta", torch.float16).buffers()} == {torch.int8, torch.float32}
+
+
+@pytest.mark.parametrize("kernel", [None, Nested(), Whole()], ids=["table", "nested", "module"])
+def test_a_cast_changes_the_bias_but_nothing_of_a_packed_weight(kernel: Plain | None) -> None:
+    layer = QuantizedLinear(draw(8, 64), draw(8), Scheme.parse("int8-row"), "real", kernel=kernel)
+    before = {name: tensor.clone() for name, tensor in layer.named_buffers()}
+    layer.to(torch.bfloat16)
+    assert layer.bias.dtype == torch.bfloat16 and before
+    assert all(torch.equal(tensor, before[name]) for name, tensor in layer.named_buffers())
+    assert layer(draw(3, 64).bfloat16()).dtype == torch.bfloat16
+
+
+def test_fp8_codes_and_a_static_scale_stay_as_they_are_in_a_cast() -> None:
+    scheme, scale = Scheme.parse("fp8-row:fp8-tensor-static"), torch.tensor(0.01)
+    layer = QuantizedLinear(draw(8, 64), None, scheme, "real", activation_scale=scale)
+    before = [tensor.dtype for tensor in layer.buffers()]
+    assert [tensor.dtype for tensor in layer.half().buffers()] == before and torch.float8_e4m3fn in before
 
 
 @pytest.mark.parametrize(

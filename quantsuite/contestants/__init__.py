@@ -1,1 +1,1 @@
-"""The shipped kernels, one module a library; each has a list ``KERNELS``."""
+"""Kernels under test, each module a list ``KERNELS``: a library's, or in ``ours`` every registered one."""

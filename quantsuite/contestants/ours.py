@@ -1,4 +1,4 @@
-"""quantsuite's own quantizer and products, torch's, and whatever else is registered."""
+"""Every registered kernel: quantsuite's own quantizers and products, torch's, and whatever else joined."""
 
 from __future__ import annotations
 

@@ -178,9 +178,15 @@ def multiply(
 
 
 def probe(run: Callable[[], object]) -> str | None:
-    """Run a small case and return the first line of its error, or ``None`` if it ran."""
+    """Run a small case and return the first line of its error, or ``None`` if it ran.
+
+    Raises:
+        torch.OutOfMemoryError: which says nothing of what the device can.
+    """
     try:
         run()
+    except torch.OutOfMemoryError:
+        raise
     except (RuntimeError, NotImplementedError, TypeError, ValueError, AssertionError, ImportError) as error:
         return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
     return None

@@ -8,7 +8,6 @@ from __future__ import annotations
 import difflib
 import importlib
 import pkgutil
-from collections.abc import Iterator
 from functools import cache
 from importlib.metadata import entry_points
 from typing import Any
@@ -75,19 +74,36 @@ def registered() -> dict[str, Any]:
     return {**built_in(), **_REGISTERED}
 
 
-def _installed(name: str) -> Iterator[Any]:
-    for entry in entry_points(group=ENTRY_POINT_GROUP):
-        yield from (kernel for kernel in load(entry.value).kernels if name in (entry.name, kernel.name))
+def _installed(name: str) -> Any:
+    """The kernel of a name that an installed package offers, or ``None``.
+
+    Raises:
+        KernelError: if there is none, and packages that may have it cannot be loaded.
+    """
+    broken = []
+    for entry in sorted(entry_points(group=ENTRY_POINT_GROUP), key=lambda entry: entry.name != name):
+        try:
+            found = load(entry.value).kernels
+        except Exception as error:  # Any package raises what it likes while it is imported.
+            package = entry.value if entry.dist is None else entry.dist.name
+            broken.append(f"{package} ({type(error).__name__}: {' '.join(str(error).split())})")
+            continue
+        for kernel in found:
+            if name in (entry.name, kernel.name):
+                return kernel
+    if broken:
+        raise KernelError(f"there is no kernel {name!r} in what loads; mend or uninstall {', '.join(broken)}")
+    return None
 
 
 def find(name: str) -> Any:
     """A kernel by its name, or by that of the entry point that offers it.
 
     Raises:
-        KernelError: if there is none of this name.
+        KernelError: if there is none of this name, naming the installed packages that cannot be loaded.
     """
     known = registered()
-    kernel = known.get(name) or next(_installed(name), None)
+    kernel = known.get(name) or _installed(name)
     if kernel is None:
         close = difflib.get_close_matches(name, known, n=1)
         hint = f"did you mean {close[0]!r}? " if close else ""

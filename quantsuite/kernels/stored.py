@@ -120,6 +120,8 @@ def missing_storage(storage: torch.dtype, device: str) -> str | None:
     """Why the device cannot store and widen a dtype: the device is asked, not looked up by name."""
     try:
         torch.ones(8, device=device).to(storage).to(torch.bfloat16)
+    except torch.OutOfMemoryError:  # It says nothing of the dtype.
+        raise
     except (RuntimeError, NotImplementedError, TypeError) as error:
         return f"{device} cannot convert {storage}: {str(error).splitlines()[0]}"
     return None

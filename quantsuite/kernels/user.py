@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 
 from quantsuite.kernels.dispatch import require_dtype
-from quantsuite.kernels.protocol import UnsupportedError, takes
+from quantsuite.kernels.protocol import UnsupportedError, dtypes, takes
 from quantsuite.kernels.registry import register_from
 from quantsuite.kernels.validation import KernelError
 from quantsuite.scheme import Scheme
@@ -39,15 +39,17 @@ class UserKernels:
             raise KernelError(f"{places}: only kernels of other operations, {names}; a model needs one of linear")
 
     def of(self, scheme: Scheme) -> str:
-        """Name of the first kernel that claims a scheme, whatever the method that chose the codes.
+        """Name of the first kernel that takes a scheme in the model's dtype, whatever the method that chose the codes.
 
         Raises:
-            UnsupportedError: if none does, or it does not take the model's dtype.
+            UnsupportedError: if none does.
         """
         plain = replace(scheme, method=None)
-        for kernel in self._products:
-            if takes(kernel, plain):
-                require_dtype(kernel, scheme, self._dtype)
+        claiming = [kernel for kernel in self._products if takes(kernel, plain)]
+        for kernel in claiming:
+            if self._dtype in dtypes(kernel):
                 return kernel.name
+        if claiming:
+            require_dtype(claiming[0], scheme, self._dtype)
         claims = "; ".join(f"{kernel.name} claims {', '.join(kernel.schemes)}" for kernel in self._products)
         raise UnsupportedError(f"{scheme}: no kernel that was named implements it; {claims}")
