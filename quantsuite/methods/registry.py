@@ -24,17 +24,32 @@ ENTRY_POINT_GROUP = "quantsuite.methods"
 BUILT_IN: dict[str, Method] = {method.name: method for method in (rtn, clip)}
 
 
+def _own(places: Sequence[str]) -> dict[str, Method]:
+    """A user's methods by name.
+
+    Raises:
+        MethodError: as :func:`load`, or if a name is that of a method of this package, of an installed one, or of
+            another place.
+    """
+    taken = {entry.name: f"the installed {entry.value}" for entry in entry_points(group=ENTRY_POINT_GROUP)}
+    taken |= dict.fromkeys(BUILT_IN, "quantsuite's own")
+    found: dict[str, Method] = {}
+    for place in dict.fromkeys(places):
+        method = load(place)
+        if method.name in taken:
+            other = taken[method.name]
+            raise MethodError(f"method {place!r} is named {method.name!r}, as is {other}; give it another name")
+        taken[method.name], found[method.name] = repr(place), method
+    return found
+
+
 def known(places: Sequence[str] = ()) -> list[str]:
     """Names of the methods that there are, a user's first; installed ones are named, not loaded.
 
     Raises:
-        MethodError: as :func:`load`.
+        MethodError: as :func:`load`, or if two have one name.
     """
-    return [
-        *(load(place).name for place in places),
-        *BUILT_IN,
-        *(e.name for e in entry_points(group=ENTRY_POINT_GROUP)),
-    ]
+    return [*_own(places), *BUILT_IN, *(e.name for e in entry_points(group=ENTRY_POINT_GROUP))]
 
 
 def find(name: str, places: Sequence[str] = ()) -> Method:
@@ -45,9 +60,9 @@ def find(name: str, places: Sequence[str] = ()) -> Method:
         places: of a user's methods, as :func:`load` takes them.
 
     Raises:
-        MethodError: if there is none, or it is no method.
+        MethodError: if there is none, it is no method, or a user's has the name of another.
     """
-    own = {method.name: method for method in map(load, places)} | BUILT_IN
+    own = _own(places) | BUILT_IN
     if name in own:
         return own[name]
     for entry in entry_points(group=ENTRY_POINT_GROUP, name=name):
