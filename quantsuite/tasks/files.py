@@ -15,7 +15,9 @@ from quantsuite.adapters.checkpoint import one_line
 from quantsuite.tasks.datasets import FilesDataset
 from quantsuite.tasks.task import Task
 
-SHIPPED = Path(__file__).parent
+SHIPPED = Path(__file__).resolve().parent
+_FILLED_IN = "sha256"
+"""A field of a task that no file gives."""
 
 
 class TaskError(ValueError):
@@ -32,6 +34,8 @@ def load_task(path: Path) -> Task:
         TaskError: if it is not there, is no TOML, or is no task.
     """
     data = _read(path)
+    if _FILLED_IN in data:
+        raise TaskError(f"{path}: unknown key {_FILLED_IN}; there are {', '.join(_keys([], data))}")
     try:
         task = msgspec.convert(data, Task)
     except msgspec.ValidationError as error:
@@ -39,7 +43,7 @@ def load_task(path: Path) -> Task:
     if isinstance(task.dataset, FilesDataset):
         folder = str((path.parent / task.dataset.folder).resolve())
         task = msgspec.structs.replace(task, dataset=msgspec.structs.replace(task.dataset, folder=folder))
-    return task
+    return task if path.resolve().is_relative_to(SHIPPED) else msgspec.structs.replace(task, sha256=task.digest)
 
 
 def _read(path: Path, extending: tuple[Path, ...] = ()) -> dict[str, Any]:
@@ -128,7 +132,7 @@ def _struct(keys: list[str], data: dict[str, Any]) -> type | None:
 
 def _keys(keys: list[str], data: dict[str, Any]) -> list[str]:
     found = _struct(keys, data)
-    own = list(found.__struct_fields__) if found else []
+    own = [name for name in found.__struct_fields__ if name != _FILLED_IN] if found else []
     return ["kind", *own] if keys else [*own, "extends"]
 
 
