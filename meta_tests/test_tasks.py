@@ -247,6 +247,25 @@ def test_a_copy_of_a_shipped_task_is_that_one(tmp_path: Path) -> None:
     assert select_tasks([str(copy)]) == [shipped_tasks()["piqa/accuracy"]]
 
 
+@pytest.mark.parametrize(
+    ("own", "rows", "examples"),
+    [
+        ("", "base/rows.jsonl", "base/more.jsonl"),
+        ('dataset.rows = "rows.jsonl"', "own/rows.jsonl", "base/more.jsonl"),
+        ('dataset.examples = "more.jsonl"', "base/rows.jsonl", "own/more.jsonl"),
+        ('dataset.folder = "deep"', "own/deep/rows.jsonl", "own/deep/more.jsonl"),
+    ],
+)
+def test_files_of_a_dataset_are_beside_the_file_that_names_them(
+    tmp_path: Path, own: str, rows: str, examples: str
+) -> None:
+    write(tmp_path / "base", TASK.replace("rows =", 'examples = "more.jsonl"\nrows ='))
+    path = write(tmp_path / "own", f'extends = "../base/task.toml"\nname = "own"\n{own}\n')
+    dataset = load_task(path).dataset
+    found = [(Path(dataset.folder) / each).resolve() for each in (dataset.rows, dataset.examples)]
+    assert found == [tmp_path / rows, tmp_path / examples]
+
+
 def test_a_name_is_never_extended(tmp_path: Path) -> None:
     write(tmp_path)
     (tmp_path / "own.toml").write_text('extends = "task.toml"\n')

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 import re
 import tomllib
 from collections.abc import Iterable
@@ -12,7 +13,6 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import msgspec
 
 from quantsuite.adapters.checkpoint import one_line
-from quantsuite.tasks.datasets import FilesDataset
 from quantsuite.tasks.task import Task
 
 SHIPPED = Path(__file__).resolve().parent
@@ -40,9 +40,6 @@ def load_task(path: Path) -> Task:
         task = msgspec.convert(data, Task)
     except msgspec.ValidationError as error:
         raise TaskError(f"{path}: {_explain(str(error), data)}") from error
-    if isinstance(task.dataset, FilesDataset):
-        folder = str((path.parent / task.dataset.folder).resolve())
-        task = msgspec.structs.replace(task, dataset=msgspec.structs.replace(task.dataset, folder=folder))
     return task if path.resolve().is_relative_to(SHIPPED) else msgspec.structs.replace(task, sha256=task.digest)
 
 
@@ -60,11 +57,33 @@ def _read(path: Path, extending: tuple[Path, ...] = ()) -> dict[str, Any]:
     if isinstance(metric, str) and metric.partition(":")[0].endswith(".py"):
         data["metric"] = str(path.parent.resolve() / metric)
     if "extends" not in data:
+        _place(data, {}, path.parent.resolve())
         return data
     base = _base(path, data.pop("extends"))
     if base in (chain := (*extending, path.resolve())):
         raise TaskError(f"{path}: extends leads back to {base}; let one file stand alone")
-    return _merged({key: value for key, value in _read(base, chain).items() if key != "name"}, data)
+    below = {key: value for key, value in _read(base, chain).items() if key != "name"}
+    _place(data, below, path.parent.resolve())
+    return _merged(below, data)
+
+
+def _place(data: dict[str, Any], base: dict[str, Any], parent: Path) -> None:
+    """Set the folder that a dataset's files are seen from, so that each is beside the file that names it."""
+    own, below = data.get("dataset"), base.get("dataset")
+    if not isinstance(own, dict):
+        return
+    below = below if isinstance(below, dict) and own.get("kind", below.get("kind")) == below.get("kind") else {}
+    places = [own[key] for key in ("folder", "rows", "examples") if key in own]
+    if own.get("kind", below.get("kind")) != "files" or not all(isinstance(place, str) for place in places):
+        return
+    if "folder" in own or "folder" not in below:
+        own["folder"] = str((parent / own.get("folder", "")).resolve())
+    elif "rows" in own:
+        own["folder"] = str(parent)
+        if below.get("examples"):
+            own.setdefault("examples", os.path.relpath(Path(below["folder"]) / below["examples"], parent))
+    elif own.get("examples"):
+        own["examples"] = os.path.relpath(parent / own["examples"], below["folder"])
 
 
 def _base(path: Path, named: object) -> Path:
