@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import difflib
-import importlib
-import importlib.util
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import cache
 from importlib.metadata import entry_points
-from pathlib import Path
 from types import ModuleType
 
 from torch import nn
 
 from quantsuite.methods import clip, rtn
 from quantsuite.methods.protocol import Method, MethodError, validate
+from quantsuite.places import is_missing, load_module, public_names, split
 from quantsuite.plan import Plan
 from quantsuite.scheme import Scheme
 
@@ -81,30 +77,21 @@ def load(place: str) -> Method:
     Raises:
         MethodError: if nothing is there, or what is there is no method.
     """
-    module, _, attribute = place.partition(":")
+    module, attribute = split(place)
     found = _module(module)
     if not attribute:
         return validate(found, place)
     if not hasattr(found, attribute):
-        raise MethodError(f"{module} has no {attribute!r}; it has {', '.join(k for k in vars(found) if k[0] != '_')}")
+        raise MethodError(f"{module} has no {attribute!r}; it has {public_names(found)}")
     method = getattr(found, attribute)
     return validate(method() if isinstance(method, type) else method, place)
 
 
-@cache
 def _module(place: str) -> ModuleType:
-    path = Path(place)
-    if path.suffix == ".py" and not path.is_file():
+    if is_missing(place):
         raise MethodError(f"{place} does not exist; give the path of a Python file, or a module's name")
     try:
-        if path.suffix != ".py":
-            return importlib.import_module(place)
-        name = f"quantsuite_method_{path.stem}"
-        spec = importlib.util.spec_from_file_location(name, path)
-        assert spec is not None and spec.loader is not None
-        sys.modules[name] = module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        return module
+        return load_module(place)
     except Exception as error:  # A file of anyone's raises what it likes while it is imported.
         text = " ".join(str(error).split())
         raise MethodError(f"{place} cannot be imported: {type(error).__name__}: {text}") from error

@@ -73,7 +73,7 @@ def _place(data: dict[str, Any], base: dict[str, Any], parent: Path) -> None:
     if not isinstance(own, dict):
         return
     below = below if isinstance(below, dict) and own.get("kind", below.get("kind")) == below.get("kind") else {}
-    places = [own[key] for key in ("folder", "rows", "examples") if key in own]
+    places = [table[key] for table in (own, below) for key in ("folder", "rows", "examples") if key in table]
     if own.get("kind", below.get("kind")) != "files" or not all(isinstance(place, str) for place in places):
         return
     if "folder" in own or "folder" not in below:
