@@ -184,6 +184,14 @@ def test_sequence_may_fill_the_context(model: PreTrainedModel) -> None:
     assert len(collected(TransformersEngine(model), [random_tokens(CONTEXT + 1, 0)], [CONTEXT])[0]) == 1
 
 
+def test_logits_that_are_not_finite_are_an_error_and_never_a_token() -> None:
+    model = build_model(PLAIN["qwen3-tied"])
+    with torch.no_grad():
+        model.get_output_embeddings().weight[5] = torch.nan
+    with pytest.raises(ValueError, match="the model's logits are NaN or infinite"):
+        continued(TransformersEngine(model), [random_tokens(4, seed=1)], 2)
+
+
 def test_sequence_beyond_the_context_is_refused() -> None:
     engine = TransformersEngine(build_model(PLAIN["qwen3-tied"]))
     with pytest.raises(ValueError, match=f"{CONTEXT + 1} tokens is longer than the model's context of {CONTEXT}"):

@@ -270,10 +270,8 @@ def test_a_file_of_kernels_that_cannot_be_loaded_is_one_failure_of_one_line(
 
 def test_a_known_failure_names_the_builtin_class_of_what_is_raised(finished: Finished) -> None:
     found = finished.properties["known", "zeros_stay_zero"]
-    assert (found.outcome, found.reason) == (
-        "known failure",
-        "odd https://example.org: quantsuite_kernel_raising.Odd: not today",
-    )
+    assert found.outcome == "known failure"
+    assert re.fullmatch(r"odd https://example\.org: raising_\w{16}\.Odd: not today", found.reason)
 
 
 def test_the_run_goes_on_to_its_end_and_fails(finished: Finished) -> None:

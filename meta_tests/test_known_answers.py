@@ -15,7 +15,7 @@ import torch
 
 from quantsuite.engine import Candidates, Engine, GenerateRequest, ScoreRequest, ScoreResult, Targets
 from quantsuite.engine.wants import answer
-from quantsuite.evaluate import multiple_choice, windows
+from quantsuite.evaluate import continuation, multiple_choice, windows
 from quantsuite.evaluate.data import Document
 from quantsuite.evaluate.drift import drift
 from quantsuite.evaluate.perplexity import score_text
@@ -188,6 +188,12 @@ def test_nan_in_log_probabilities_is_an_error_and_never_a_perplexity() -> None:
     items = head100(WordTokenizer(3), ["w0 w1 w2"])
     with pytest.raises(ValueError, match="NaN or infinite"):
         score_text(Chain(torch.full((4, 4), torch.nan)), items)
+
+
+def test_nan_in_log_probabilities_is_an_error_and_never_a_mismatch() -> None:
+    asked = [Question(group="", prompt="w0 w1", continuations=(" w2",))]
+    with pytest.raises(ValueError, match="NaN or infinite"):
+        continuation.matches(Chain(torch.full((4, 4), torch.nan)), WordTokenizer(3), asked)
 
 
 QUESTIONS = 40

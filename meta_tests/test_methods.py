@@ -113,6 +113,21 @@ def test_a_method_of_an_installed_package_is_found_by_its_entry_point(
     assert methods.find("mine").name == "mine" and "mine" in methods.known()
 
 
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["clip"], r"^method '.*a0\.py' is named 'clip', as is quantsuite's own; give it another name$"),
+        (["mine", "mine"], r"^method '.*a1\.py' is named 'mine', as is '.*a0\.py'; give it another name$"),
+    ],
+)
+def test_two_methods_of_one_name_are_refused(tmp_path: Path, names: list[str], message: str) -> None:
+    places = [str(tmp_path / f"a{number}.py") for number in range(len(names))]
+    for place, name in zip(places, names, strict=True):
+        Path(place).write_text(f"name, needs = {name!r}, 'weights'\ndef plan(*args, **options): ...\n")
+    with pytest.raises(MethodError, match=message):
+        methods.find("rtn", places)
+
+
 def test_an_unknown_method_is_one_line_with_what_there_is(own: str) -> None:
     model = build_model(PLAIN["qwen3-untied"])
     expected = r"^unknown method 'clipp'; did you mean 'clip'\? known: mine, rtn, clip; --method my\.py adds .*$"

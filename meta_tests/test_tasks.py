@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import pickle
+import shutil
 from pathlib import Path
 from typing import Any
 
 import datasets
+import msgspec
 import pytest
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
@@ -97,6 +99,11 @@ WRONG = {
         'name = "c',
         'shot = 1\nname = "c',
         "unknown key shot; did you mean 'shots'? there are name,",
+    ),
+    "a field that is filled in": (
+        "version = 1",
+        'version = 1\nsha256 = "x"',
+        "unknown key sha256; there are name, ver",
     ),
     "missing key": ('answer = "', 'group = "', "recipe.answer is missing"),
     "missing name": ('name = "capitals"\nversion', "version", "the key name is missing"),
@@ -210,6 +217,58 @@ def test_a_file_extends_another_but_for_what_it_gives(tmp_path: Path) -> None:
     own = load_task(tmp_path / "own.toml")
     assert (own.name, own.recipe.prompt) == ("own", "{{ country }}:")
     assert (own.dataset, own.recipe.answer) == (base.dataset, base.recipe.answer)
+
+
+CHANGES = [
+    ('metric = "accuracy"', 'metric = "normalized accuracy"'),
+    ("capital of", "main town of"),
+    ('answer = "', 'delimiter = ""\nanswer = "'),
+    ("version = 1", "version = 2"),
+]
+
+
+@pytest.mark.parametrize(("old", "new"), CHANGES)
+def test_a_users_task_that_was_edited_is_another(tmp_path: Path, old: str, new: str) -> None:
+    before = load_task(write(tmp_path)).label
+    assert load_task(write(tmp_path, TASK.replace(old, new))).label.sha256 != before.sha256
+
+
+def test_a_users_task_is_the_same_in_any_folder(tmp_path: Path) -> None:
+    content = TASK.replace("rows =", 'examples = "rows.jsonl"\nrows =').replace("version = 1", "version = 1\nshots = 1")
+    labels = [load_task(write(tmp_path / name, content)).label for name in ("one", "other")]
+    assert labels[0] == labels[1] and len(labels[0].sha256) == 64
+
+
+@pytest.mark.parametrize("name", shipped_tasks())
+def test_a_shipped_task_is_recorded_by_its_version_alone(name: str) -> None:
+    task = shipped_tasks()[name]
+    assert msgspec.to_builtins(task.label) == {
+        "name": name, "version": task.version, "metric": task.label.metric
+    }  # fmt: skip
+
+
+def test_a_copy_of_a_shipped_task_is_that_one(tmp_path: Path) -> None:
+    copy = shutil.copy(Path(load_task.__code__.co_filename).parent / "piqa/accuracy.toml", tmp_path)
+    assert select_tasks([str(copy)]) == [shipped_tasks()["piqa/accuracy"]]
+
+
+@pytest.mark.parametrize(
+    ("own", "rows", "examples"),
+    [
+        ("", "base/rows.jsonl", "base/more.jsonl"),
+        ('dataset.rows = "rows.jsonl"', "own/rows.jsonl", "base/more.jsonl"),
+        ('dataset.examples = "more.jsonl"', "base/rows.jsonl", "own/more.jsonl"),
+        ('dataset.folder = "deep"', "own/deep/rows.jsonl", "own/deep/more.jsonl"),
+    ],
+)
+def test_files_of_a_dataset_are_beside_the_file_that_names_them(
+    tmp_path: Path, own: str, rows: str, examples: str
+) -> None:
+    write(tmp_path / "base", TASK.replace("rows =", 'examples = "more.jsonl"\nrows ='))
+    path = write(tmp_path / "own", f'extends = "../base/task.toml"\nname = "own"\n{own}\n')
+    dataset = load_task(path).dataset
+    found = [(Path(dataset.folder) / each).resolve() for each in (dataset.rows, dataset.examples)]
+    assert found == [tmp_path / rows, tmp_path / examples]
 
 
 def test_a_name_is_never_extended(tmp_path: Path) -> None:

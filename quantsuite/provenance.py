@@ -9,12 +9,16 @@ import msgspec
 from quantsuite.scheme import REFERENCE_NAME, Execution, Scheme, Variant
 
 
-class TaskLabel(msgspec.Struct, frozen=True, kw_only=True):
-    """A recipe's own name, such as ``mmlu/direct``, with its version and the metric of its items."""
+class TaskLabel(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A recipe's own name, such as ``mmlu/direct``, with its version and the metric of its items.
+
+    ``sha256`` is over the whole task where it is of a user's file, which may change without its version.
+    """
 
     name: str
     version: int
     metric: str
+    sha256: str = ""
 
     def __post_init__(self) -> None:
         if self.version < 1:

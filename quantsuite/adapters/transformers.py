@@ -207,7 +207,7 @@ class TransformersEngine:
 
         Raises:
             ValueError: if a sequence with its new tokens is longer than the context, has a token outside the
-                vocabulary, or stop strings are asked for without a tokenizer.
+                vocabulary, stop strings are asked for without a tokenizer, or logits are NaN or infinite.
         """
         if not requests:
             return []
@@ -247,7 +247,9 @@ class TransformersEngine:
         mask = torch.cat([mask.new_ones(len(tails), shared), mask], dim=1)
         active = list(range(len(tails)))
         for step in itertools.count():
-            tokens = self._logits(features).argmax(-1)
+            highest, tokens = self._logits(features).max(-1)
+            if not highest.isfinite().all():  # A maximum takes on any NaN.
+                raise ValueError(f"no likeliest token after {step} new ones; the model's logits are NaN or infinite")
             for row, token in zip(active, tokens.tolist(), strict=True):
                 new[row].append(token)
             kept = [place for place, row in enumerate(active) if not self._ended(requests[row], new[row])]

@@ -47,7 +47,7 @@ def matches(
     """Whether each token of the continuation is the likeliest one, so that greedy decoding writes them all.
 
     Raises:
-        ValueError: if there are no questions.
+        ValueError: if there are no questions or a likelihood is not finite.
         DataError: if the tokenizer makes no token of a continuation.
     """
     matched: list[bool] = []
@@ -57,6 +57,8 @@ def matches(
         found: dict[int, bool] = {}
         for result in answers(engine, requests):
             assert result.tokens is not None
+            if not result.log_probs.isfinite().all():
+                raise ValueError("a log-likelihood is NaN or infinite: the model's logits are")
             found[result.request] = result.tokens.flatten().tolist() == list(encoded[result.request].continuation)
             progress(len(matched) + len(found))
         matched += [found[index] for index in range(len(group))]

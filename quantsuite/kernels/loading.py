@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
@@ -12,6 +10,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from quantsuite import places
 from quantsuite.kernels.validation import KernelError, validate
 
 ENTRY_POINT_GROUP = "quantsuite.kernels"
@@ -43,20 +42,6 @@ class Source:
     missing: str | None = None
 
 
-def _import(location: str) -> ModuleType:
-    path = Path(location)
-    if path.suffix != ".py":
-        return importlib.import_module(location)
-    require_file(location)
-    name = f"quantsuite_kernel_{path.stem}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
 def _kernels_of(module: ModuleType, where: str) -> list[Any]:
     if hasattr(module, "operation"):
         return [validate(module, where)]
@@ -73,9 +58,10 @@ def load(location: str) -> Source:
     Raises:
         KernelError: if nothing is there, or what is there is no kernel.
     """
-    place, _, attribute = location.partition(":")
+    place, attribute = places.split(location)
+    require_file(location)
     try:
-        module = _import(place)
+        module = places.load_module(place)
     except MissingLibraryError as error:
         return Source(missing=str(error))
     except ModuleNotFoundError as error:
@@ -83,7 +69,7 @@ def load(location: str) -> Source:
     if not attribute:
         return Source(kernels=_kernels_of(module, place))
     if not hasattr(module, attribute):
-        raise KernelError(f"{place} has no {attribute!r}; it has {', '.join(k for k in vars(module) if k[0] != '_')}")
+        raise KernelError(f"{place} has no {attribute!r}; it has {places.public_names(module)}")
     return Source(kernels=[validate(getattr(module, attribute), location)])
 
 
@@ -93,9 +79,9 @@ def require_file(location: str) -> None:
     Raises:
         KernelError: if it is not.
     """
-    path = Path(location.partition(":")[0])
-    if path.suffix == ".py" and not path.is_file():
-        raise KernelError(f"{path} does not exist; give a path to a Python file or a module's name")
+    place, _ = places.split(location)
+    if places.is_missing(place):
+        raise KernelError(f"{place} does not exist; give a path to a Python file or a module's name")
 
 
 def discover(folder: Path | None) -> list[str]:

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import difflib
-import importlib
-import importlib.util
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import cache
 from importlib.metadata import entry_points
-from pathlib import Path
 from types import ModuleType
 
 from torch import nn
 
 from quantsuite.methods import clip, rtn
 from quantsuite.methods.protocol import Method, MethodError, validate
+from quantsuite.places import is_missing, load_module, public_names, split
 from quantsuite.plan import Plan
 from quantsuite.scheme import Scheme
 
@@ -24,17 +20,32 @@ ENTRY_POINT_GROUP = "quantsuite.methods"
 BUILT_IN: dict[str, Method] = {method.name: method for method in (rtn, clip)}
 
 
+def _own(places: Sequence[str]) -> dict[str, Method]:
+    """A user's methods by name.
+
+    Raises:
+        MethodError: as :func:`load`, or if a name is that of a method of this package, of an installed one, or of
+            another place.
+    """
+    taken = {entry.name: f"the installed {entry.value}" for entry in entry_points(group=ENTRY_POINT_GROUP)}
+    taken |= dict.fromkeys(BUILT_IN, "quantsuite's own")
+    found: dict[str, Method] = {}
+    for place in dict.fromkeys(places):
+        method = load(place)
+        if method.name in taken:
+            other = taken[method.name]
+            raise MethodError(f"method {place!r} is named {method.name!r}, as is {other}; give it another name")
+        taken[method.name], found[method.name] = repr(place), method
+    return found
+
+
 def known(places: Sequence[str] = ()) -> list[str]:
     """Names of the methods that there are, a user's first; installed ones are named, not loaded.
 
     Raises:
-        MethodError: as :func:`load`.
+        MethodError: as :func:`load`, or if two have one name.
     """
-    return [
-        *(load(place).name for place in places),
-        *BUILT_IN,
-        *(e.name for e in entry_points(group=ENTRY_POINT_GROUP)),
-    ]
+    return [*_own(places), *BUILT_IN, *(e.name for e in entry_points(group=ENTRY_POINT_GROUP))]
 
 
 def find(name: str, places: Sequence[str] = ()) -> Method:
@@ -45,9 +56,9 @@ def find(name: str, places: Sequence[str] = ()) -> Method:
         places: of a user's methods, as :func:`load` takes them.
 
     Raises:
-        MethodError: if there is none, or it is no method.
+        MethodError: if there is none, it is no method, or a user's has the name of another.
     """
-    own = {method.name: method for method in map(load, places)} | BUILT_IN
+    own = _own(places) | BUILT_IN
     if name in own:
         return own[name]
     for entry in entry_points(group=ENTRY_POINT_GROUP, name=name):
@@ -66,30 +77,21 @@ def load(place: str) -> Method:
     Raises:
         MethodError: if nothing is there, or what is there is no method.
     """
-    module, _, attribute = place.partition(":")
+    module, attribute = split(place)
     found = _module(module)
     if not attribute:
         return validate(found, place)
     if not hasattr(found, attribute):
-        raise MethodError(f"{module} has no {attribute!r}; it has {', '.join(k for k in vars(found) if k[0] != '_')}")
+        raise MethodError(f"{module} has no {attribute!r}; it has {public_names(found)}")
     method = getattr(found, attribute)
     return validate(method() if isinstance(method, type) else method, place)
 
 
-@cache
 def _module(place: str) -> ModuleType:
-    path = Path(place)
-    if path.suffix == ".py" and not path.is_file():
+    if is_missing(place):
         raise MethodError(f"{place} does not exist; give the path of a Python file, or a module's name")
     try:
-        if path.suffix != ".py":
-            return importlib.import_module(place)
-        name = f"quantsuite_method_{path.stem}"
-        spec = importlib.util.spec_from_file_location(name, path)
-        assert spec is not None and spec.loader is not None
-        sys.modules[name] = module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        return module
+        return load_module(place)
     except Exception as error:  # A file of anyone's raises what it likes while it is imported.
         text = " ".join(str(error).split())
         raise MethodError(f"{place} cannot be imported: {type(error).__name__}: {text}") from error

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import difflib
-import importlib
-import importlib.util
-import sys
-from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
 
+from quantsuite import places
 from quantsuite.metrics.accuracy import ACCURACY, NORMALIZED_ACCURACY
 from quantsuite.metrics.definition import Metric
 from quantsuite.metrics.divergence import DIVERGENCE
@@ -34,8 +31,8 @@ BUILT_IN = {
 }
 
 
-_OF_PLACES: dict[str, Metric] = {}
-"""Metrics that were loaded from a place in this process, by name."""
+_OF_PLACES: dict[str, tuple[Metric, ModuleType]] = {}
+"""Metrics that were loaded from a place in this process, by name, with the modules that they are of."""
 
 
 class MetricError(ValueError):
@@ -53,12 +50,14 @@ def metric(name: str) -> Metric:
     """
     if not is_place(name):
         return named_metric(name)
-    place, _, attribute = name.rpartition(":")
-    found = _of_place(name, "") if name.endswith(".py") else _of_place(place, attribute)
+    found, module = _of_place(name)
     if found.name in BUILT_IN and found is not BUILT_IN[found.name]:
         raise MetricError(f"metric {name!r} is named {found.name!r}, as one of quantsuite's own; give it another name")
-    if _OF_PLACES.setdefault(found.name, found) is not found:
+    earlier, origin = _OF_PLACES.get(found.name, (found, module))
+    edited = origin is not module and origin.__file__ == module.__file__
+    if earlier is not found and not edited:
         raise MetricError(f"metric {name!r} is named {found.name!r}, as one of another file; give it another name")
+    _OF_PLACES[found.name] = found, module
     return found
 
 
@@ -68,13 +67,12 @@ def named_metric(name: str) -> Metric:
     Raises:
         MetricError: if there is none, with what there is and the way out.
     """
-    known = {**BUILT_IN, **_OF_PLACES}
+    known = {**BUILT_IN, **{name: found for name, (found, _) in _OF_PLACES.items()}}
     if name in known:
         return known[name]
     entries = {entry.name: entry.value for entry in entry_points(group=ENTRY_POINT_GROUP)}
     if name in entries:
-        place, _, attribute = entries[name].partition(":")
-        return _of_place(place, attribute)
+        return _of_place(entries[name])[0]
     close = difflib.get_close_matches(name, [*known, *entries], n=1)
     hint = f"did you mean {close[0]!r}? " if close else ""
     raise MetricError(
@@ -88,36 +86,16 @@ def is_place(name: str) -> bool:
     return name.endswith(".py") or ":" in name
 
 
-def _of_place(place: str, attribute: str) -> Metric:
-    if not place.endswith(".py"):
-        return _checked(_loaded(place), attribute, place)
-    path = Path(place)
-    if not path.is_file():
-        where = f"{place}:{attribute}" if attribute else place
-        raise MetricError(f"metric {where!r}: there is no file {path.absolute()}; put the metric's file there")
-    return _checked(_loaded(str(path.resolve())), attribute, place)
-
-
-@cache
-def _loaded(place: str) -> ModuleType:
-    """A module by name, or by the path of its file.
-
-    Raises:
-        MetricError: if importing it fails.
-    """
+def _of_place(place: str) -> tuple[Metric, ModuleType]:
+    where, attribute = places.split(place)
+    if places.is_missing(where):
+        raise MetricError(f"metric {place!r}: there is no file {Path(where).absolute()}; put the metric's file there")
     try:
-        if not place.endswith(".py"):
-            return importlib.import_module(place)
-        name = f"quantsuite_metric_{Path(place).stem}"
-        spec = importlib.util.spec_from_file_location(name, place)
-        assert spec is not None and spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[name] = module
-        spec.loader.exec_module(module)
-        return module
+        module = places.load_module(where)
     except Exception as error:
         text = (str(error).splitlines() or [""])[0]
-        raise MetricError(f"metric in {place} cannot be imported: {type(error).__name__}: {text}") from error
+        raise MetricError(f"metric in {where} cannot be imported: {type(error).__name__}: {text}") from error
+    return _checked(module, attribute, where), module
 
 
 def _checked(module: ModuleType, attribute: str, where: str) -> Metric:

@@ -47,7 +47,7 @@ class FilesDataset(Columns, frozen=True, kw_only=True, tag_field="kind", tag="fi
     """Local files: ``.jsonl``, ``.json``, ``.csv`` or ``.parquet``.
 
     Args:
-        rows: the file that is measured, seen from the task's file.
+        rows: the file that is measured, seen from the task's file that names it.
         examples: the file of solved examples, for tasks with shots.
         folder: that both are seen from; filled in when the task's file is read.
     """

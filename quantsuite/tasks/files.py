@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 import re
 import tomllib
 from collections.abc import Iterable
@@ -12,10 +13,11 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import msgspec
 
 from quantsuite.adapters.checkpoint import one_line
-from quantsuite.tasks.datasets import FilesDataset
 from quantsuite.tasks.task import Task
 
-SHIPPED = Path(__file__).parent
+SHIPPED = Path(__file__).resolve().parent
+_FILLED_IN = "sha256"
+"""A field of a task that no file gives."""
 
 
 class TaskError(ValueError):
@@ -32,14 +34,13 @@ def load_task(path: Path) -> Task:
         TaskError: if it is not there, is no TOML, or is no task.
     """
     data = _read(path)
+    if _FILLED_IN in data:
+        raise TaskError(f"{path}: unknown key {_FILLED_IN}; there are {', '.join(_keys([], data))}")
     try:
         task = msgspec.convert(data, Task)
     except msgspec.ValidationError as error:
         raise TaskError(f"{path}: {_explain(str(error), data)}") from error
-    if isinstance(task.dataset, FilesDataset):
-        folder = str((path.parent / task.dataset.folder).resolve())
-        task = msgspec.structs.replace(task, dataset=msgspec.structs.replace(task.dataset, folder=folder))
-    return task
+    return task if path.resolve().is_relative_to(SHIPPED) else msgspec.structs.replace(task, sha256=task.digest)
 
 
 def _read(path: Path, extending: tuple[Path, ...] = ()) -> dict[str, Any]:
@@ -56,11 +57,33 @@ def _read(path: Path, extending: tuple[Path, ...] = ()) -> dict[str, Any]:
     if isinstance(metric, str) and metric.partition(":")[0].endswith(".py"):
         data["metric"] = str(path.parent.resolve() / metric)
     if "extends" not in data:
+        _place(data, {}, path.parent.resolve())
         return data
     base = _base(path, data.pop("extends"))
     if base in (chain := (*extending, path.resolve())):
         raise TaskError(f"{path}: extends leads back to {base}; let one file stand alone")
-    return _merged({key: value for key, value in _read(base, chain).items() if key != "name"}, data)
+    below = {key: value for key, value in _read(base, chain).items() if key != "name"}
+    _place(data, below, path.parent.resolve())
+    return _merged(below, data)
+
+
+def _place(data: dict[str, Any], base: dict[str, Any], parent: Path) -> None:
+    """Set the folder that a dataset's files are seen from, so that each is beside the file that names it."""
+    own, below = data.get("dataset"), base.get("dataset")
+    if not isinstance(own, dict):
+        return
+    below = below if isinstance(below, dict) and own.get("kind", below.get("kind")) == below.get("kind") else {}
+    places = [table[key] for table in (own, below) for key in ("folder", "rows", "examples") if key in table]
+    if own.get("kind", below.get("kind")) != "files" or not all(isinstance(place, str) for place in places):
+        return
+    if "folder" in own or "folder" not in below:
+        own["folder"] = str((parent / own.get("folder", "")).resolve())
+    elif "rows" in own:
+        own["folder"] = str(parent)
+        if below.get("examples"):
+            own.setdefault("examples", os.path.relpath(Path(below["folder"]) / below["examples"], parent))
+    elif own.get("examples"):
+        own["examples"] = os.path.relpath(parent / own["examples"], below["folder"])
 
 
 def _base(path: Path, named: object) -> Path:
@@ -128,7 +151,7 @@ def _struct(keys: list[str], data: dict[str, Any]) -> type | None:
 
 def _keys(keys: list[str], data: dict[str, Any]) -> list[str]:
     found = _struct(keys, data)
-    own = list(found.__struct_fields__) if found else []
+    own = [name for name in found.__struct_fields__ if name != _FILLED_IN] if found else []
     return ["kind", *own] if keys else [*own, "extends"]
 
 

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
 
+import msgspec
+
 from quantsuite.tasks.files import SHIPPED, TaskError, load_task
 from quantsuite.tasks.task import Task
 from quantsuite.tiny import EMBEDDED
@@ -57,9 +59,10 @@ def select_tasks(names: Iterable[str]) -> list[Task]:
         if not matching:
             raise ValueError(_unknown(name))
         for task in matching:
-            if chosen.get(task.name, task) != task or shipped_tasks().get(task.name, task) != task:
+            others = (chosen.get(task.name, task), shipped_tasks().get(task.name, task))
+            if any(msgspec.structs.replace(other, sha256=task.sha256) != task for other in others):
                 raise TaskError(f"{name}: the name {task.name!r} is that of another task; give this one its own")
-            chosen[task.name] = task
+            chosen[task.name] = shipped_tasks().get(task.name, task)
     return list(chosen.values())
 
 

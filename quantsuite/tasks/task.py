@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import msgspec
 from transformers import PreTrainedTokenizerBase
 
 from quantsuite.evaluate.cleanups import CLEANUPS
 from quantsuite.metrics import Choices, Divergences, Matches, Perplexities, Truths, metric
 from quantsuite.records import TaskLabel
-from quantsuite.tasks.datasets import Source
+from quantsuite.tasks.datasets import FilesDataset, Source
 from quantsuite.tasks.measuring import Preparation, Prepared, evaluators
 from quantsuite.tasks.recipes import Documents, Recipe, TextRecipe, Windows
 from quantsuite.tasks.rows import Sources
@@ -35,6 +37,7 @@ class Task(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         dataset: where rows come from.
         recipe: what is made of them.
         shots: solved examples before each question.
+        sha256: of a user's file, its :attr:`digest`; filled in when the file is read, empty for shipped tasks.
 
     Raises:
         ValueError: in one line that names the key, if the parts do not fit together.
@@ -46,6 +49,7 @@ class Task(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     dataset: Source
     recipe: Recipe
     shots: int = 0
+    sha256: str = ""
 
     def __post_init__(self) -> None:
         if not self.name.strip() or not self.name.isprintable() or "," in self.name:
@@ -95,7 +99,15 @@ class Task(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     @property
     def label(self) -> TaskLabel:
         """What records carry of it."""
-        return TaskLabel(name=self.name, version=self.version, metric=metric(self.metric).name)
+        return TaskLabel(name=self.name, version=self.version, metric=metric(self.metric).name, sha256=self.sha256)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of all that it says but where files are, which differs between machines."""
+        said = msgspec.to_builtins(self) | {"metric": metric(self.metric).name, "sha256": ""}
+        if isinstance(self.dataset, FilesDataset):
+            said["dataset"] |= dict.fromkeys(("folder", "rows", "examples"), "")
+        return hashlib.sha256(msgspec.json.encode(said, order="sorted")).hexdigest()
 
     @property
     def kind(self) -> str:
