@@ -64,7 +64,7 @@ def test_the_example_and_the_built_in_engine_predict_alike() -> None:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     backend = module.PlainBackend("tiny", device="cpu", dtype="fp32")
-    documents = data.world_documents()[:3]
+    documents = [data.Document(text=row["text"]) for row in data.world_documents()[:3]]
     items = document_items(backend.tokenizer, documents, max_length=100, units=lambda text, tokens: tokens)
     with (
         backend.engine(REFERENCE, None) as plain,

@@ -183,10 +183,10 @@ class QuantizedLinear(nn.Module):
         Raises:
             KernelError: if there are none.
         """
-        if next(named_tensors(packed), None) is None:
+        if next(named_tensors(packed), None) is None and not hasattr(self.kernel, "nbytes"):
             raise KernelError(
                 f"{self.kernel.name} packed {self.scheme} into a {type(packed).__name__} in which no tensor is found;"
-                " keep them in attributes, slots, lists, tuples, mappings or a module"
+                " keep them in attributes, slots, lists, tuples, mappings or a module, or say their nbytes"
             )
         if isinstance(packed, nn.Module):
             self.packed = packed
