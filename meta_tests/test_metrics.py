@@ -102,14 +102,12 @@ def test_truths_that_cannot_be_are_refused(fields: dict[str, object], message: s
         msgspec.structs.replace(TRUTHS, **fields)
 
 
-def test_a_match_rate_has_the_perplexity_of_its_targets() -> None:
-    items = Matches(matched=[True, False, True, True], nats=[0.0, math.log(16), 0.0, 0.0])
-    rate = metric("match rate")
-    assert rate.value(items) == 0.75
-    assert rate.details(items, {}) == {"target_perplexity": pytest.approx(2)}
-    assert rate.details(Matches(matched=[True]), {}) == {}
-    with pytest.raises(ValueError, match=r"nats holds -1\.0, less than"):
-        Matches(matched=[True], nats=[-1.0])
+def test_a_match_rate_is_the_share_that_was_matched() -> None:
+    assert metric("match rate").value(Matches(matched=[True, False, True, True])) == 0.75
+
+
+def test_matches_that_were_written_with_a_likelihood_are_read() -> None:
+    assert msgspec.convert({"type": "matches", "matched": [True], "nats": None}, Matches) == Matches(matched=[True])
 
 
 def test_a_match_rate_is_compared_by_what_flipped() -> None:
