@@ -219,6 +219,7 @@ def replaced(record: Record, **changes: object) -> Record:
     ("changes", "reason"),
     [
         ({"task__version": 2}, "task version is 2, not 1"),
+        ({"task__sha256": "ab" * 32}, "task file is abababababab, not "),
         ({"subject__engine": "vllm"}, "engine is vllm, not transformers"),
         ({"environment__device": "NVIDIA H200"}, "device is NVIDIA H200, not cpu"),
         ({"environment__dtype": "fp16"}, "dtype is fp16, not bf16"),

@@ -15,8 +15,8 @@ from quantsuite.records import Record
 
 _KNOWN = ", ".join(FIELDS)
 _CONDITIONS = {
-    "task": ("task version",),
-    "metric": ("task version",),
+    "task": ("task version", "task file"),
+    "metric": ("task version", "task file"),
     "engine": ("engine", "torch"),
     "device": ("device",),
     "dtype": ("dtype",),

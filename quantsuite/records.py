@@ -113,6 +113,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag=
         versions = self.environment.versions
         return {
             "task version": self.task.version,
+            "task file": self.task.sha256[:12],
             "dataset": self.dataset,
             "engine": self.subject.engine,
             "quantized head": self.subject.head,
