@@ -12,6 +12,7 @@ import pytest
 from meta_tests import factories
 from meta_tests.command import quantsuite
 from quantsuite.convert import convert
+from quantsuite.lines import decode_line
 from quantsuite.reading import read_run
 from quantsuite.records import ErrorPoint, PropertyResult, Record, RecordError, Result, Run
 from quantsuite.runfile import write_run
@@ -84,6 +85,16 @@ def test_several_runs_of_any_version_become_one(tmp_path: Path) -> None:
     result = quantsuite("convert", str(VERSION_1), str(tmp_path / "second.jsonl"), str(tmp_path / "new.jsonl"))
     assert result.status == 0 and result.shown == f"{tmp_path / 'new.jsonl'}: 12 records\n"
     assert len(read_run(tmp_path / "new.jsonl").results) == 12
+
+
+def test_of_several_records_of_a_cell_all_are_kept_and_the_last_counts(tmp_path: Path) -> None:
+    records = [factories.record(factories.DIRECT, items=factories.choices(size, 0.5)) for size in (20, 4)]
+    for number, record in enumerate(records):
+        write_run(tmp_path / f"{number}.jsonl", [record])
+    assert convert([tmp_path / "0.jsonl", tmp_path / "1.jsonl"], tmp_path / "new.jsonl") == 1
+    _, *lines = (tmp_path / "new.jsonl").read_bytes().splitlines()
+    assert [decode_line(line) for line in lines] == records
+    assert read_run(tmp_path / "new.jsonl").records == records[1:]
 
 
 def test_nothing_is_overwritten(tmp_path: Path) -> None:

@@ -78,6 +78,13 @@ def test_a_kernel_that_would_multiply_in_no_cell_is_refused(project: Path) -> No
     assert "--kernel ./twin.py: twin multiplies in no cell of this run, where my-int8-row does" in second.shown
 
 
+def test_kernels_of_one_name_in_two_files_are_refused(project: Path) -> None:
+    shutil.copy(project / "my_kernel.py", project / "twin.py")
+    outcome = run_changed(project, ("", ""), "--scheme", "int8-row", "--kernel", "./twin.py")
+    assert outcome.status == pytest.ExitCode.USAGE_ERROR
+    assert "./twin.py: its kernel is named 'my-int8-row', as that of ./my_kernel.py is; rename one" in outcome.shown
+
+
 def test_a_kernel_is_measured_anew_since_its_file_may_have_changed(project: Path) -> None:
     for change in (("", ""), ("* packed.scale", "* -packed.scale")):
         outcome = run_changed(project, change, "--scheme", "int8-row")

@@ -301,16 +301,33 @@ def test_outcomes_without_a_paired_comparison_are_not_comparable() -> None:
 
 def test_a_cell_is_compared_with_the_record_of_its_own_kernel() -> None:
     run = [cell(CHOICES), replaced(cell(WORSE), subject__kernel="mine")]
-    assert gate(run, [cell(CHOICES)]).passed
-    assert failures(gate(run, [replaced(cell(CHOICES), subject__kernel="mine")]))[0][0] == "worse"
+    baselines = [replaced(cell(CHOICES), subject__kernel="mine"), cell(CHOICES)]
+    assert [check.status for check in gate(run, baselines).checks] == ["worse", "pass"]
 
 
-def test_another_kernel_is_compared_if_it_is_the_only_one() -> None:
-    mine, yours = (replaced(cell(CHOICES), subject__kernel=name) for name in ("mine", "yours"))
+def test_a_kernel_without_a_baseline_of_its_own_is_held_to_the_cells() -> None:
+    mine, bad = (replaced(cell(items), subject__kernel=name) for name, items in (("mine", CHOICES), ("bad", WORSE)))
     assert gate([mine], [cell(CHOICES)]).passed
-    [(status, reason)] = failures(gate([mine, yours], [cell(CHOICES)]))
-    assert status == "not comparable"
-    assert reason.startswith("the run has 2 records of this cell: ") and " by mine, " in reason
+    result = gate([cell(CHOICES), mine, bad], [cell(CHOICES)])
+    assert [(check.label, check.status) for check in result.checks] == [
+        ("int8-row-simulated", "pass"),
+        ("int8-row-simulated by mine", "pass"),
+        ("int8-row-simulated by bad", "worse"),
+    ]
+
+
+def test_a_record_stands_in_for_one_baseline_alone() -> None:
+    baselines = [cell(CHOICES), replaced(cell(CHOICES), subject__kernel="mine")]
+    assert [status for status, _ in failures(gate([cell(CHOICES)], baselines))] == ["absent"]
+    other = replaced(cell(CHOICES), subject__kernel="other")
+    assert [status for status, _ in failures(gate([other], baselines))] == ["absent"]
+
+
+def test_records_of_no_baseline_are_counted() -> None:
+    other = replaced(cell(WORSE), environment__dtype="fp32")
+    assert gate([cell(CHOICES), other], [cell(CHOICES)]).summary == (
+        "gate passed: 1 of 1 cells compared, none worse; 1 of the run have no baseline"
+    )
 
 
 def test_another_metric_of_a_task_is_not_comparable() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,8 +21,10 @@ _KINDS = {"records": "cell", "properties": "property", "errors": "error"}
 def convert(old: Sequence[Path], new: Path) -> int:
     """Write the results of run files of any version, one file after the other, as a new run file.
 
+    Of several of one key all are written, in their order, and the last counts, as in any run file.
+
     Returns:
-        The number of results in it.
+        The number of results that count.
 
     Raises:
         RecordError: if the new file exists, or one cannot be read or written.
@@ -30,8 +32,23 @@ def convert(old: Sequence[Path], new: Path) -> int:
     if new.exists():
         raise RecordError(f"{new} exists; name a new file")
     results = [result for path in old for result in read_any(path)]
-    RunFile(new, option="NEW").append(results)
+    file = RunFile(new, option="NEW")
+    for lines in _without_repetition(results):
+        file.append(lines)
     return len(Run.of(results).results)
+
+
+def _without_repetition(results: Sequence[Result]) -> Iterator[list[Result]]:
+    """The results in their order, cut before each that would repeat a key, since of one call the last is written."""
+    lines: list[Result] = []
+    keys: set[object] = set()
+    for result in results:
+        if (type(result), result.key) in keys:
+            yield lines
+            lines, keys = [], set()
+        lines.append(result)
+        keys.add((type(result), result.key))
+    yield lines
 
 
 def read_any(path: Path) -> list[Result]:

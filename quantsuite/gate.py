@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 from quantsuite.margins import Margins, Mode
@@ -27,10 +27,14 @@ class Check:
 
 @dataclass(frozen=True, kw_only=True)
 class GateResult:
-    """All cells of a gate.  It passes if at least one was compared and none is a failure."""
+    """All cells of a gate.  It passes if at least one was compared and none is a failure.
+
+    ``without_baseline`` counts the records of the run that no baseline is of.
+    """
 
     checks: tuple[Check, ...]
     mode: Mode
+    without_baseline: int = 0
 
     @property
     def failures(self) -> tuple[Check, ...]:
@@ -47,7 +51,8 @@ class GateResult:
         if not compared:
             return "gate failed: nothing was compared; an empty comparison is no evidence"
         if not self.failures:
-            return f"gate passed: {compared} of {len(self.checks)} cells compared, none worse"
+            rest = f"; {self.without_baseline} of the run have no baseline" if self.without_baseline else ""
+            return f"gate passed: {compared} of {len(self.checks)} cells compared, none worse{rest}"
         return f"gate failed: {len(self.failures)} of {len(self.checks)} cells"
 
 
@@ -56,7 +61,7 @@ def check_cell(candidate: Record | None, baseline: Record, margins: Margins) -> 
 
     def result(status: Status, reason: str | None = None, comparison: Comparison | None = None) -> Check:
         return Check(
-            label=baseline.subject.title,
+            label=(candidate or baseline).subject.title,
             task=baseline.task.name,
             status=status,
             reason=reason,
@@ -103,20 +108,34 @@ def gate(
         margins: the losses that count as none.
     """
     margins = margins or Margins()
-    checks = [_check_among(records, baseline, margins) for baseline in baselines]
-    return GateResult(checks=tuple(checks), mode=mode)
+    baselines = list(baselines)
+    pairs = _pairs(records, baselines)
+    checks = [check_cell(candidate, baseline, margins) for candidate, baseline in pairs]
+    compared = {candidate.key for candidate, _ in pairs if candidate is not None}
+    return GateResult(
+        checks=tuple(checks), mode=mode, without_baseline=sum(record.key not in compared for record in records)
+    )
 
 
-def _check_among(records: Sequence[Record], baseline: Record, margins: Margins) -> Check:
-    """Compare a cell with the record of its key; else with the only one of its cell, whatever kernel multiplied."""
-    found = [record for record in records if record.cell == baseline.cell]
-    found = [record for record in found if record.key == baseline.key] or found
-    check = check_cell(found[0] if found else None, baseline, margins)
-    if len(found) < 2:
-        return check
-    names = ", ".join(f"{' '.join(filter(None, record.key.setting))}{record.subject.chosen}" for record in found)
-    reason = f"the run has {len(found)} records of this cell: {names}; gate them one by one"
-    return replace(check, status="not comparable", comparison=None, reason=reason)
+def _pairs(records: Sequence[Record], baselines: Sequence[Record]) -> list[tuple[Record | None, Record]]:
+    """Each baseline with the record of its key, and with those of its cell that have no baseline of their own.
+
+    So another kernel is held to the cell's baseline; a record of another engine, device or dtype is so only where
+    there is none of the baseline's own.  A record stands in for one baseline alone.
+    """
+    by_key = {record.key: record for record in records}
+    known, taken = {baseline.key for baseline in baselines}, set()
+    pairs: list[tuple[Record | None, Record]] = []
+    for baseline in baselines:
+        exact = by_key.get(baseline.key)
+        found = [] if exact is None else [exact]
+        for record in records:
+            alike = record.cell == baseline.cell and record.key not in known | taken
+            if alike and (exact is None or record.key.setting == baseline.key.setting):
+                found.append(record)
+                taken.add(record.key)
+        pairs += [(record, baseline) for record in found] or [(None, baseline)]
+    return pairs
 
 
 def gate_against_reference(
@@ -138,6 +157,6 @@ def gate_against_reference(
                 reason=f"the run has no {REFERENCE_NAME} of this model and task; add {REFERENCE_NAME} to --scheme",
             )
         else:
-            check = replace(check_cell(record, reference, margins), label=record.subject.title)
+            check = check_cell(record, reference, margins)
         checks.append(check)
     return GateResult(checks=tuple(checks), mode=mode)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 
@@ -31,6 +32,7 @@ class UserKernels:
     def __init__(self, locations: Sequence[str], dtype: torch.dtype) -> None:
         by_location = {location: register_from(location) for location in locations}
         found = [kernel for kernels in by_location.values() for kernel in kernels]
+        _require_names(by_location)
         self._dtype = dtype
         self.names = {location: [kernel.name for kernel in kernels] for location, kernels in by_location.items()}
         self._products = [kernel for kernel in found if kernel.operation == "linear"]
@@ -53,3 +55,12 @@ class UserKernels:
             require_dtype(claiming[0], scheme, self._dtype)
         claims = "; ".join(f"{kernel.name} claims {', '.join(kernel.schemes)}" for kernel in self._products)
         raise UnsupportedError(f"{scheme}: no kernel that was named implements it; {claims}")
+
+
+def _require_names(by_location: Mapping[str, Sequence[Any]]) -> None:
+    """Kernels of several places have several names, since records tell them apart by these."""
+    seen: dict[str, str] = {}
+    for location, kernels in by_location.items():
+        for kernel in kernels:
+            if (other := seen.setdefault(kernel.name, location)) != location:
+                raise KernelError(f"{location}: its kernel is named {kernel.name!r}, as that of {other} is; rename one")
