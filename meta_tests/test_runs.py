@@ -15,6 +15,7 @@ import pytest
 from meta_tests.checkpoints import PLAIN, save_checkpoint
 from meta_tests.command import ROOT, accuracy
 from quantsuite.reading import read_run
+from quantsuite.scheme import Variant
 from quantsuite.session import Session
 
 SMALL = ["--limit", "8", "--device", "cpu", "--task", "world/document"]
@@ -118,8 +119,8 @@ def test_a_scheme_that_was_named_and_does_not_fit_ends_the_run(narrow: Path, tmp
 def test_what_only_one_execution_supports_is_measured_in_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     misfit = Session.misfit
 
-    def no_unit(self: Session, scheme, execution):
-        return "no such unit" if execution == "real" else misfit(self, scheme, execution)
+    def no_unit(self: Session, variant: Variant) -> str | None:
+        return "no such unit" if variant.execution == "real" else misfit(self, variant)
 
     monkeypatch.setattr(Session, "misfit", no_unit)
     arguments = [*SMALL, "--scheme", "int8-row", "--output", str(tmp_path / "run.jsonl")]
@@ -131,7 +132,7 @@ def test_what_only_one_execution_supports_is_measured_in_it(tmp_path: Path, monk
 
 def test_a_run_that_measured_nothing_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every cell that was selected is one that no device supports."""
-    monkeypatch.setattr(Session, "misfit", lambda session, scheme, execution: execution and "no such unit")
+    monkeypatch.setattr(Session, "misfit", lambda session, variant: variant.execution and "no such unit")
     output = ["--output", str(tmp_path / "run.jsonl")]
     result = accuracy(*SMALL, *output, "-k", "int8-row")
     assert result.status == pytest.ExitCode.TESTS_FAILED
