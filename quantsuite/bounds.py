@@ -19,13 +19,17 @@ HALF_SUBNORMAL = 2.0**-150
 """The most by which float32 rounds what is too small for a normal number."""
 
 
-def _steps(view: Tensor, shared: tuple[int, ...], operand: Operand) -> tuple[Tensor, Tensor]:
+def step_range(peak: Tensor, operand: Operand) -> tuple[Tensor, Tensor]:
     """The least and the greatest step (float64) that float32 arithmetic can arrive at, beside its roundings.
 
     Scales that are rounded to a coarse format may go either way where float32 cannot tell; rounding is
     monotone, so that the two ends are the rounded ends.  Clip search chooses from a range.
+
+    Args:
+        peak: float64, the largest magnitude of each block, all of one tensor.
+        operand: symmetric.
     """
-    peak, fmt = view.abs().amax(shared, keepdim=True), operand.format
+    fmt = operand.format
     if isinstance(operand.scale, PowerOfTwoScale):
         exact = power_of_two_step(peak, fmt)
         return exact, exact
@@ -89,7 +93,7 @@ def bound_element(tensor: Tensor, operand: Operand) -> Tensor:
         extent = view.amax(shared, keepdim=True).clamp(min=0) - view.amin(shared, keepdim=True).clamp(max=0)
         scale = (extent / (2**operand.format.bits - 1)).clamp(min=SMALLEST_SCALE)
         return torch.where(view == 0, 0.0, scale / 2 + slack * extent).reshape(tensor.shape)
-    low, high = _steps(view, shared, operand)
+    low, high = step_range(view.abs().amax(shared, keepdim=True), operand)
     bound = torch.maximum(_half_gap(view, operand, low, high), view.abs() - low * operand.format.max)
     bound = bound * (1 + slack) + slack * view.abs() + HALF_SUBNORMAL * (operand.format.max + 1)
     return torch.where(view == 0, 0.0, bound).reshape(tensor.shape)

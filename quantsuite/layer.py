@@ -135,10 +135,18 @@ class QuantizedLinear(nn.Module):
         """
         assert self.scheme.weight is not None
         if self.kernel is not None:
-            if not hasattr(self.kernel, "unpack"):
-                raise UnsupportedError(f"{self.kernel.name} has no unpack, which says what weight it keeps")
-            return dequantize(self.kernel.unpack(self._packed))
+            return dequantize(self.unpack())
         return self.weight if self.frozen else fake_quantize(self.weight, self.scheme.weight)
+
+    def unpack(self) -> QuantizedTensor:
+        """The codes and scales that the kernel keeps of a real layer's weight.
+
+        Raises:
+            UnsupportedError: if the kernel cannot say.
+        """
+        if not hasattr(self.kernel, "unpack"):
+            raise UnsupportedError(f"{self.kernel.name} has no unpack, which says what weight it keeps")
+        return self.kernel.unpack(self._packed)
 
     def packed_tensors(self) -> list[Tensor]:
         """The parameters and buffers that are the packed weight's; none if simulated."""

@@ -9,6 +9,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import cached_property
 
+from quantsuite.checks.in_place import Execute
 from quantsuite.engine import Backend, Engine, open_backend
 from quantsuite.engine.registry import close_backend, packages
 from quantsuite.environment import describe_environment, resolve_device
@@ -20,7 +21,7 @@ from quantsuite.plan import Plan
 from quantsuite.quantize import MODEL_DTYPES
 from quantsuite.records import Environment, Record, Subject
 from quantsuite.scheme import DTYPES, REFERENCE, Scheme, Variant
-from quantsuite.tasks import Prepared, Sources, Task
+from quantsuite.tasks import Opened, Prepared, Sources, Task
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,6 +157,24 @@ class Session:
             self._open_reference = self._reference_stack.enter_context(self.backend.engine(REFERENCE, None))
         return self._open_reference
 
+    def _open(self, cell: Cell) -> Opened:
+        """The engine of a cell, and what its task measures it against.
+
+        Raises:
+            UnsupportedError: if the task is of layers, and the engine shows none.
+        """
+        variant, kind = cell.variant, cell.task.kind
+        if kind == "drift":
+            return Opened(reference=self._reference(), engine=self._engine(variant))
+        if kind != "layers":
+            return Opened(engine=self._engine(variant))
+        if (show := getattr(self.backend, "matrices", None)) is None:
+            raise UnsupportedError(f"the engine {self._engine_name} shows no layers that could be checked in place")
+        engine = self._engine(variant)
+        matrices = show(engine, self._plan(variant.scheme), include_head=self._include_head)
+        how = Execute(execution=variant.execution, kernel=self.kernel(variant), seed=self._sources.seed)
+        return Opened(engine=engine, matrices=matrices, how=how)
+
     def _plan(self, scheme: Scheme) -> Plan | Scheme:
         """The plan of a scheme that a plan is named by, or that names a method, made once; else the scheme.
 
@@ -258,14 +277,14 @@ class Session:
         record = self.blank(cell, test)
         earlier = self._finished.get(record.key)
         wanted = {**record.conditions, "dataset": prepared.dataset}
-        # A kernel's name does not say that its code is as it was.
-        if earlier is not None and not record.subject.kernel and _is_still_valid(earlier, record, wanted):
+        # Layers are checked for the code that runs, of which a record says nothing; a kernel's name says no more.
+        reusable = cell.task.kind != "layers" and not record.subject.kernel
+        if earlier is not None and reusable and _is_still_valid(earlier, record, wanted):
             return earlier
-        reference = self._reference() if cell.task.kind == "drift" else None
-        engine = self._engine(cell.variant)
+        opened = self._open(cell)
         begin = time.perf_counter()
         try:
-            result = prepared.measure(engine, reference, lambda done, total: self.progress(cell, done, total))
+            result = prepared.measure(opened, lambda done, total: self.progress(cell, done, total))
         except DataError as error:
             raise UnsupportedError(f"{self._name} with {cell.task.name}: {error}") from error
         fields = {name: getattr(record, name) for name in ("task", "subject", "environment", "created")}
@@ -277,7 +296,7 @@ class Session:
             details=result.details,
             items=result.items,
             seconds=time.perf_counter() - begin,
-            weight_bytes=self.backend.weight_bytes(engine),
+            weight_bytes=self.backend.weight_bytes(opened.engine),
             unquantized=1.0 if cell.variant.execution is None else self.unquantized(cell.variant.scheme),
             **fields,
         )

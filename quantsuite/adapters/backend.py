@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING
 
 from quantsuite.adapters.loading import context_length, load_model
 from quantsuite.adapters.transformers import TransformersEngine
+from quantsuite.in_place import Placed, placed
 from quantsuite.kernels.registry import find
 from quantsuite.kernels.validation import KernelError
 from quantsuite.linear import UnsupportedError, check_plan, misfits, quantized, unquantized, weight_bytes
 from quantsuite.methods import make_plan
-from quantsuite.plan import PlanError
+from quantsuite.parameters import exchanged
+from quantsuite.plan import PlanError, as_plan
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -92,6 +94,12 @@ class TransformersBackend:
         engine = TransformersEngine(model, tokenizer=self.tokenizer)
         with quantized(model, plan, execution, include_head=include_head, kernel=kernel):
             yield engine
+
+    def matrices(self, engine: TransformersEngine, plan: Plan | Scheme, *, include_head: bool = False) -> list[Placed]:
+        """What stands in an engine of this backend for each matrix: see :func:`quantsuite.in_place.placed`."""
+        original = _sharing_weights(self._loaded.model)
+        with exchanged(original, as_plan(plan).parameters):
+            return list(placed(original, engine.model, plan, include_head))
 
     def weight_bytes(self, engine: TransformersEngine) -> int:
         """See :meth:`quantsuite.engine.Backend.weight_bytes`."""

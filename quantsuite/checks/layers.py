@@ -41,7 +41,7 @@ def chosen_codes(weight: Tensor, operand: Operand) -> QuantizedTensor:
     return replace(quantized, values=values.to(quantized.values.dtype))
 
 
-def _same_tensors(case: str, got: QuantizedTensor, expected: QuantizedTensor) -> None:
+def same_quantized(case: str, got: QuantizedTensor, expected: QuantizedTensor) -> None:
     """Whether codes and what they are multiplied with are the same, bit for bit."""
     same(f"{case}: codes", got.values.float(), expected.values.float())
     same(f"{case}: scales", got.step, expected.step)
@@ -129,7 +129,7 @@ def check_chosen_codes_are_kept(
     setting = Setting(kernel, scheme, device, dtype, seed)
     for _, n, k in setting.fitting((1, 8, 64), (1, 64, 256)):
         chosen = chosen_codes(setting.draw(n, k), _weight(scheme))
-        _same_tensors(f"chosen codes [{n}, {k}]", _unpack(kernel, kernel.pack_quantized(chosen, scheme)), chosen)
+        same_quantized(f"chosen codes [{n}, {k}]", _unpack(kernel, kernel.pack_quantized(chosen, scheme)), chosen)
     return 0.0
 
 

@@ -41,6 +41,8 @@ class Kernel(Protocol):
         ``"contiguous"`` if it takes no other tensors: its caller copies them then.
     ``takes_bias`` (``False``)
         whether ``linear`` takes ``bias=``; else it is added to what ``linear`` returns.
+    ``rounds_scales`` (``False``)
+        whether it rounds scales to the dtype of its input.
     ``packing`` (the kernel's name)
         kernels of one packing take each other's packed weights, so that one may be chosen at each call.
     ``work`` (no limit)
@@ -115,6 +117,11 @@ def work(kernel: Kernel) -> int | None:
 def layouts(kernel: Kernel) -> Layouts:
     """Which tensors a kernel takes."""
     return getattr(kernel, "layouts", "any")
+
+
+def rounds_scales(kernel: Kernel) -> bool:
+    """Whether a product multiplies with scales that are rounded to the dtype of its input."""
+    return bool(getattr(kernel, "rounds_scales", False))
 
 
 def packing(kernel: Kernel) -> str:

@@ -5,6 +5,7 @@ from quantsuite.metrics.checks import check_finite
 from quantsuite.metrics.definition import Direction, Items, Margin, Metric, change, disagreement
 from quantsuite.metrics.divergence import Divergences
 from quantsuite.metrics.estimators import ExponentialOfMean, Mean, Proportion
+from quantsuite.metrics.layers import Layers
 from quantsuite.metrics.match_rate import Matches
 from quantsuite.metrics.perplexity import Perplexities
 from quantsuite.metrics.registry import MetricError, metric, named_metric
@@ -18,6 +19,7 @@ __all__ = [
     "Divergences",
     "ExponentialOfMean",
     "Items",
+    "Layers",
     "Margin",
     "Matches",
     "Mean",

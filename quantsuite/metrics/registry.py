@@ -11,6 +11,7 @@ from quantsuite import places
 from quantsuite.metrics.accuracy import ACCURACY, NORMALIZED_ACCURACY
 from quantsuite.metrics.definition import Metric
 from quantsuite.metrics.divergence import DIVERGENCE
+from quantsuite.metrics.layers import LAYERS
 from quantsuite.metrics.match_rate import MATCH_RATE
 from quantsuite.metrics.perplexity import DOCUMENT_PERPLEXITY, PERPLEXITY, WORD_PERPLEXITY
 from quantsuite.metrics.truth_mass import TRUTH_MASS
@@ -27,6 +28,7 @@ BUILT_IN = {
         TRUTH_MASS,
         MATCH_RATE,
         DIVERGENCE,
+        LAYERS,
     )
 }
 

@@ -10,13 +10,16 @@ from typing import Any, cast
 import msgspec
 from transformers import PreTrainedTokenizerBase
 
+from quantsuite.checks.in_place import Execute
 from quantsuite.engine import Engine
 from quantsuite.evaluate import continuation, multiple_choice
 from quantsuite.evaluate.drift import drift
+from quantsuite.evaluate.layers import check_layers
 from quantsuite.evaluate.perplexity import score_text
 from quantsuite.evaluate.questions import Question, encode
 from quantsuite.evaluate.windows import TextItem
-from quantsuite.metrics import Choices, Divergences, Items, Matches, Perplexities, Truths, metric
+from quantsuite.in_place import Placed
+from quantsuite.metrics import Choices, Divergences, Items, Layers, Matches, Perplexities, Truths, metric
 from quantsuite.records import Dataset
 from quantsuite.tasks.datasets import Source
 from quantsuite.tasks.questions import ask, fingerprint
@@ -45,6 +48,23 @@ class Measurement:
     value: float
     details: dict[str, float]
     items: Items
+
+
+@dataclass(frozen=True, kw_only=True)
+class Opened:
+    """An engine, and what its measurements may need beside it.
+
+    Args:
+        engine: the model under test.
+        reference: the model that it is compared with, for a divergence.
+        matrices: of the model, for checks of its layers.
+        how: the model was to be executed.
+    """
+
+    engine: Engine
+    reference: Engine | None = None
+    matrices: Sequence[Placed] = ()
+    how: Execute = Execute(execution=None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,67 +99,71 @@ class Prepared:
 
     @property
     def steps(self) -> int:
-        """What progress counts: windows or questions."""
+        """What progress counts of all but layers: windows or questions."""
         return sum(len(item.windows) if isinstance(item, TextItem) else 1 for item in self.items)
 
-    def measure(self, engine: Engine, reference: Engine | None, progress: Progress) -> Measurement:
+    def measure(self, opened: Opened, progress: Progress) -> Measurement:
         """The task on a model.
 
         Args:
-            engine: the model under test.
-            reference: the model that it is compared with, for a divergence.
-            progress: called with the windows or questions that are done, and how many there are.
+            opened: the model under test.
+            progress: called with the windows, questions or matrices that are done, and how many there are.
 
         Raises:
             DataError: if the tokenizer lacks what the recipe needs.
             ValueError: if the model's numbers are not finite, or the engine leaves something out.
         """
-        chosen, total = metric(self.metric), self.steps
+        chosen, total = metric(self.metric), len(opened.matrices) or self.steps
         evaluator = evaluators(self.recipe)[chosen.items]
-        items = evaluator(self, engine, reference, lambda done: progress(done, total))
+        items = evaluator(self, opened, lambda done: progress(done, total))
         given = {} if self.size is None else {"bytes": float(self.size)}
         return Measurement(value=chosen.value(items), details=chosen.details(items, given), items=items)
 
 
 Done = Callable[[int], None]
-Evaluator = Callable[[Prepared, Engine, Engine | None, Done], Any]
+Evaluator = Callable[[Prepared, Opened, Done], Any]
 
 
-def _perplexities(prepared: Prepared, engine: Engine, reference: Engine | None, done: Done) -> Perplexities:
-    return score_text(engine, prepared.texts, progress=done)
+def _perplexities(prepared: Prepared, opened: Opened, done: Done) -> Perplexities:
+    return score_text(opened.engine, prepared.texts, progress=done)
 
 
-def _divergences(prepared: Prepared, engine: Engine, reference: Engine | None, done: Done) -> Divergences:
-    assert reference is not None
-    return drift(reference, engine, prepared.texts, progress=done)
+def _divergences(prepared: Prepared, opened: Opened, done: Done) -> Divergences:
+    assert opened.reference is not None
+    return drift(opened.reference, opened.engine, prepared.texts, progress=done)
 
 
-def _choices(prepared: Prepared, engine: Engine, reference: Engine | None, done: Done) -> Choices:
-    return multiple_choice.choices(engine, prepared.tokenizer, prepared.questions, progress=done)
+def _layers(prepared: Prepared, opened: Opened, done: Done) -> Layers:
+    tokens = [token for item in prepared.texts for window in item.windows for token in window.tokens]
+    return check_layers(opened.engine, opened.matrices, tokens, opened.how, progress=done)
 
 
-def _letters(prepared: Prepared, engine: Engine, reference: Engine | None, done: Done) -> Choices:
+def _choices(prepared: Prepared, opened: Opened, done: Done) -> Choices:
+    return multiple_choice.choices(opened.engine, prepared.tokenizer, prepared.questions, progress=done)
+
+
+def _letters(prepared: Prepared, opened: Opened, done: Done) -> Choices:
     recipe = cast(LettersRecipe, prepared.recipe)
     options: dict[str, Any] = {"letters": recipe.letters, "progress": done}
     if recipe.answered_by == "likelihood":
-        return multiple_choice.choices(engine, prepared.tokenizer, prepared.questions, **options)
+        return multiple_choice.choices(opened.engine, prepared.tokenizer, prepared.questions, **options)
     options["max_new_tokens"] = recipe.max_new_tokens
-    return multiple_choice.written(engine, prepared.tokenizer, prepared.questions, **options)
+    return multiple_choice.written(opened.engine, prepared.tokenizer, prepared.questions, **options)
 
 
-def _truths(prepared: Prepared, engine: Engine, reference: Engine | None, done: Done) -> Truths:
-    return multiple_choice.truths(engine, prepared.tokenizer, prepared.questions, progress=done)
+def _truths(prepared: Prepared, opened: Opened, done: Done) -> Truths:
+    return multiple_choice.truths(opened.engine, prepared.tokenizer, prepared.questions, progress=done)
 
 
-def _continued(prepared: Prepared, engine: Engine, reference: Engine | None, done: Done) -> Perplexities:
-    return continuation.perplexities(engine, prepared.tokenizer, prepared.questions, progress=done)
+def _continued(prepared: Prepared, opened: Opened, done: Done) -> Perplexities:
+    return continuation.perplexities(opened.engine, prepared.tokenizer, prepared.questions, progress=done)
 
 
-def _matches(prepared: Prepared, engine: Engine, reference: Engine | None, done: Done) -> Matches:
-    return continuation.matches(engine, prepared.tokenizer, prepared.questions, progress=done)
+def _matches(prepared: Prepared, opened: Opened, done: Done) -> Matches:
+    return continuation.matches(opened.engine, prepared.tokenizer, prepared.questions, progress=done)
 
 
-_TEXT: dict[type, Evaluator] = {Perplexities: _perplexities, Divergences: _divergences}
+_TEXT: dict[type, Evaluator] = {Perplexities: _perplexities, Divergences: _divergences, Layers: _layers}
 _EVALUATORS: dict[type[Recipe], dict[type, Evaluator]] = {
     Windows: _TEXT,
     Rows: _TEXT,

@@ -8,7 +8,7 @@ import msgspec
 from transformers import PreTrainedTokenizerBase
 
 from quantsuite.evaluate.cleanups import CLEANUPS
-from quantsuite.metrics import Choices, Divergences, Matches, Perplexities, Truths, metric
+from quantsuite.metrics import Choices, Divergences, Layers, Matches, Perplexities, Truths, metric
 from quantsuite.records import TaskLabel
 from quantsuite.tasks.datasets import FilesDataset, Source
 from quantsuite.tasks.measuring import Preparation, Prepared, evaluators
@@ -22,6 +22,7 @@ _KINDS = {
     Divergences: "drift",
     Truths: "truths",
     Matches: "matches",
+    Layers: "layers",
 }
 _TEMPLATES = ("prompt", "target", "description")
 _EXPRESSIONS = ("choices", "answer", "truths", "group", "text", "bits")
@@ -111,7 +112,7 @@ class Task(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
     @property
     def kind(self) -> str:
-        """Which items it yields: ``perplexity``, ``choices``, ``drift``, ``truths`` or ``matches``."""
+        """Which items it yields: ``perplexity``, ``choices``, ``drift``, ``truths``, ``matches`` or ``layers``."""
         return _KINDS[metric(self.metric).items]
 
     @property

@@ -1,0 +1,341 @@
+"""Properties of a quantized matrix where it stands in a model: that it is what its plan says, and multiplies so.
+
+Everything is held to float64 and to what the scheme defines, never to another run of the same code.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from quantsuite.bounds import FLOAT32_ROUNDOFF
+from quantsuite.checks.layers import resident_limit, same_quantized
+from quantsuite.checks.nearest import SLACK, Nearest, check_nearest, values_of
+from quantsuite.checks.outcome import CheckFailure, compare, same
+from quantsuite.in_place import Placed
+from quantsuite.kernels.protocol import accumulator_bits, rounds_scales
+from quantsuite.kernels.tensors import nbytes
+from quantsuite.layer import QuantizedLinear
+from quantsuite.quantize import QuantizedTensor, quantize
+from quantsuite.scheme import Execution
+
+ELEMENTS = 2**22
+"""Of a matrix that are looked at, in whole rows: all of smaller ones."""
+TOKENS = 64
+"""Of a pass whose products are looked at."""
+COLUMNS = 256
+"""Of a weight that are read one by one, in larger ones than :data:`WHOLE`."""
+WHOLE = 1024
+"""The most columns that are all read one by one."""
+DECODED = 4
+"""Columns that are read by a product of one token."""
+DEVIATIONS = 8
+"""Of a float32 sum's error, as a multiple of its root mean square: beyond it by chance in one of 10^13 sums."""
+PARTIAL = 4
+"""Roundings to the input's dtype of partial sums that a product is granted, as CUDA's split sums have."""
+FLOAT32_BITS = 24
+
+
+@dataclass(frozen=True, kw_only=True)
+class Execute:
+    """How a model was to be executed.
+
+    Args:
+        execution: simulated or real; ``None`` for the model as it was loaded.
+        kernel: name of the one that was chosen for real execution, if any.
+        seed: of the draw of rows, tokens and columns.
+    """
+
+    execution: Execution | None
+    kernel: str | None = None
+    seed: int = 0
+
+
+class PlacedLayer:
+    """One matrix under test.
+
+    Args:
+        placed: the matrix, its plan and its module.
+        how: it was to be executed.
+
+    Attributes:
+        factor: the largest error over its bound, until now.
+    """
+
+    def __init__(self, placed: Placed, how: Execute) -> None:
+        self.placed, self._how, self.factor = placed, how, 0.0
+        self._generator = torch.Generator().manual_seed(how.seed)
+
+    @property
+    def module(self) -> nn.Module:
+        if self.placed.module is None:
+            raise CheckFailure("nothing stands in its place")
+        return self.placed.module
+
+    @property
+    def kernel(self) -> Any:
+        """What packed the weight of a real layer."""
+        return getattr(self.module, "kernel", None)
+
+    def kernel_name(self, x: Tensor) -> str:
+        """Of what multiplies activations; empty if torch does."""
+        return "" if self.kernel is None else self.module.kernel_for(x).name
+
+    @cached_property
+    def rows(self) -> Tensor:
+        """Those that are looked at: the first, the last, and others at random."""
+        n, k = self.placed.weight.shape
+        return self._some(n, max(2, ELEMENTS // k))
+
+    def _some(self, size: int, most: int) -> Tensor:
+        """Indices from 0 to ``size``, ascending: all, or the first, the last and others at random."""
+        if size <= most:
+            return torch.arange(size)
+        others = torch.randperm(size - 2, generator=self._generator)[: most - 2] + 1
+        return torch.cat([torch.tensor([0, size - 1]), others]).sort().values
+
+    def check_identity(self) -> None:
+        """That the matrix is quantized, under its plan's scheme, in the execution and by the kernel that were asked for.
+
+        Raises:
+            CheckFailure: if it is not.
+        """
+        scheme, module = self.placed.plan.scheme, self.module
+        quantized = isinstance(module, QuantizedLinear)
+        if scheme.weight is None:
+            if quantized:
+                raise CheckFailure(f"is quantized to {module.scheme}, the plan leaves it as it is")
+            return
+        if not quantized:
+            raise CheckFailure(f"is a {type(module).__name__} that is not quantized, the plan says {scheme}")
+        if module.scheme != scheme:
+            raise CheckFailure(f"is quantized to {module.scheme}, the plan says {scheme}")
+        if module.execution != self._how.execution:
+            raise CheckFailure(f"is executed {module.execution}, the run says {self._how.execution}")
+        if self._how.kernel is not None and module.kernel.name != self._how.kernel:
+            raise CheckFailure(f"is multiplied by {module.kernel.name}, the run says {self._how.kernel}")
+
+    @property
+    def bits(self) -> float:
+        """Bits a weight in memory, scales and padding with them."""
+        return 8 * self._bytes / self.placed.weight.numel()
+
+    @property
+    def _bytes(self) -> int:
+        module = self.module
+        if isinstance(module, QuantizedLinear) and module.kernel is not None:
+            return max(module.packed_bytes(), nbytes(list(module.packed_tensors())))
+        own = module.weight if isinstance(getattr(module, "weight", None), Tensor) else self.placed.weight
+        return own.numel() * own.element_size()
+
+    def check_storage(self) -> None:
+        """That a real matrix takes as much memory as its format's codes: no less, and no copy beside them.
+
+        Raises:
+            CheckFailure: if it does not.
+        """
+        module, operand = self.module, self.placed.plan.scheme.weight
+        if operand is None or not isinstance(module, QuantizedLinear) or module.kernel is None:
+            return
+        n, k = self.placed.weight.shape
+        least = n * k * operand.format.bits / 8
+        most = math.inf if getattr(module.kernel, "keeps_values", False) else resident_limit(self._own)
+        if not least <= self._bytes <= most:
+            raise CheckFailure(
+                f"takes {self._bytes:,} bytes, {self.bits:.2f} bits a weight; {operand} takes {least:,.0f} to {most:,.0f}"
+            )
+
+    @cached_property
+    def _own(self) -> QuantizedTensor:
+        """The weight's codes and scales: as a method chose them, or as rounding to nearest does."""
+        operand, chosen = self.placed.plan.scheme.weight, self.placed.plan.weight
+        assert operand is not None
+        return quantize(self.placed.weight, operand) if chosen is None else chosen
+
+    @cached_property
+    def _held(self) -> QuantizedTensor | None:
+        """What the kernel says that it keeps, or ``None`` if it does not say, or the layer is simulated."""
+        return self.module.unpack() if hasattr(self.kernel, "unpack") else None
+
+    @cached_property
+    def weight(self) -> Nearest:
+        """What the looked-at rows are multiplied as, float64.
+
+        Raises:
+            CheckFailure: if codes or scales are not those that the scheme defines, or that the method chose.
+        """
+        placed, rows = self.placed, self.rows
+        if placed.plan.scheme.weight is None:
+            return _exactly(placed.weight[rows])
+        device = placed.weight.device
+        chosen, kept = placed.plan.weight, self._held
+        if chosen is not None:
+            if kept is not None:
+                same_quantized("is not what the method chose", kept, chosen)
+            return _exactly(values_of(chosen, rows).to(device))
+        found = check_nearest(placed.weight, self._own if kept is None else kept, rows.to(device))
+        # Of a kernel that does not say what it keeps, elements near a tie may be either.
+        return (
+            found if self.kernel is not None and kept is None else Nearest(found.values, torch.zeros_like(found.open))
+        )
+
+    def check_weight(self) -> None:
+        """That codes and scales are those that the scheme defines, or a method chose, and that simulated values are theirs.
+
+        Raises:
+            CheckFailure: if they are not.
+        """
+        values, module, rows = self.weight.values, self.module, self.rows
+        if self.kernel is None and isinstance(getattr(module, "weight", None), Tensor):
+            held = module.weight if module.weight.shape == self.placed.weight.shape else module.weight.T
+            same("weight", held[rows], _rounded(values, held.dtype))
+
+    def check_columns(self) -> None:
+        """That each weight, alone, comes out of a product as its codes and scale say, rounded once.
+
+        Raises:
+            CheckFailure: if one does not.
+        """
+        k = self.placed.weight.shape[1]
+        columns = self._some(k, k if k <= WHOLE else COLUMNS)
+        few = columns[torch.randperm(len(columns), generator=self._generator)[: DECODED - 1]]
+        self._check_columns("all at once", columns.split(len(columns)))
+        self._check_columns("one token at a time", torch.cat([few, columns[-1:]]).split(1))
+
+    def _check_columns(self, case: str, parts: tuple[Tensor, ...]) -> None:
+        placed, columns = self.placed, torch.cat(parts)
+        size = self._unit()
+        got = []
+        for part in parts:
+            x = placed.weight.new_zeros(len(part), placed.weight.shape[1])
+            x[torch.arange(len(part)), part] = size
+            got.append(self.module(x)[:, self.rows])
+        activation = self._tokens(x).values[0, parts[-1][0]] if parts else 1.0
+        exact = self.weight.values[:, columns].T * activation
+        bound = self.weight.open[:, columns].T * activation.abs() + SLACK * exact.abs()
+        dtype, roundings = placed.weight.dtype, 1
+        if placed.bias is not None:
+            exact, roundings = exact + placed.bias.double()[self.rows], 2
+        if rounds_scales(self.kernel):
+            roundings += 1
+        bound = bound + roundings * half_ulp(exact, dtype)
+        self._compare(f"weights read {case} [columns, rows]", torch.cat(got), exact, bound)
+
+    def _unit(self) -> float:
+        """What single activations are: a power of two so large that a bias takes no bits of the product."""
+        placed, scale = self.placed, self.placed.plan.activation_scale
+        if scale is not None:
+            operand = placed.plan.scheme.activation
+            assert operand is not None
+            return float(scale.max()) * operand.format.max
+        if placed.bias is None or not bool(placed.bias.any()):
+            return 1.0
+        ratio = 256 * float(placed.bias.abs().max()) / max(float(placed.weight.abs().max()), 2.0**-126)
+        return 2.0 ** min(max(0, math.ceil(math.log2(ratio))), 8)
+
+    def check_bias(self) -> None:
+        """That activations of zero give the bias.
+
+        Raises:
+            CheckFailure: if they do not.
+        """
+        n, k = self.placed.weight.shape
+        got = self.module(self.placed.weight.new_zeros(2, k))
+        bias = self.placed.bias if self.placed.bias is not None else got.new_zeros(n)
+        same("bias [tokens, rows], of activations of zero,", got, bias.expand(2, n))
+
+    def check_product(self, case: str, x: Tensor, y: Tensor) -> None:
+        """That activations of a pass gave the exact product of the quantized operands, within the bound of its rounding.
+
+        Args:
+            case: for the message.
+            x: ``[..., K]``, as it came.
+            y: ``[..., N]``, as it went.
+
+        Raises:
+            CheckFailure: if they did not.
+        """
+        placed = self.placed
+        if x.dtype != placed.weight.dtype or y.dtype != x.dtype:
+            raise CheckFailure(f"{case}: activations of {x.dtype} gave {y.dtype}, the model is {placed.weight.dtype}")
+        tokens = self._tokens(x)
+        some = self._some(len(tokens.values), TOKENS).to(x.device)
+        got = y.detach().reshape(-1, y.shape[-1])[some][:, self.rows.to(x.device)]
+        tokens = Nearest(tokens.values[some], tokens.open[some])
+        bound = self._slack(tokens)
+        best: CheckFailure | None = None
+        for left, right in itertools.product(*(self._roundings(each, x.dtype) for each in (tokens, self.weight))):
+            exact = left @ right.T
+            if placed.bias is not None:
+                exact = exact + placed.bias.double()[self.rows.to(x.device)]
+            try:
+                self._compare(f"{case} [tokens, rows]", got, exact, bound + 3 * half_ulp(exact.abs() + bound, x.dtype))
+                return
+            except CheckFailure as error:
+                best = best or error
+        assert best is not None
+        raise best
+
+    def _tokens(self, x: Tensor) -> Nearest:
+        """What activations are multiplied as, float64 ``[tokens, K]``."""
+        placed, flat = self.placed, x.detach().reshape(-1, x.shape[-1])
+        operand = placed.plan.scheme.activation
+        if operand is None:
+            return _exactly(flat)
+        scale = placed.plan.activation_scale
+        every = torch.arange(len(flat), device=x.device)
+        if scale is None:
+            return check_nearest(flat, quantize(flat, operand), every)
+        return check_nearest(flat, quantize(flat, operand, scale=scale), every, given_scale=True)
+
+    @staticmethod
+    def _roundings(operand: Nearest, dtype: torch.dtype) -> Iterator[Tensor]:
+        """An operand as its codes and scales say, and rounded to the dtype: both are right to multiply with."""
+        return iter([operand.values, _rounded(operand.values, dtype).double()])
+
+    def _slack(self, tokens: Nearest) -> Tensor:
+        """What summing may err by, and what codes near a tie may differ by, ``[tokens, rows]``.
+
+        A float32 sum of K products errs by less than ``lambda sqrt(K) u`` times the sum of magnitudes, but for a
+        probability of ``2 exp(-lambda^2 / 2)`` (Higham and Mary, A New Approach to Probabilistic Rounding Error
+        Analysis, 2019, theorem 2.4); a narrower accumulator, which may truncate, by up to ``K u``.
+        """
+        left, right = tokens.values.abs(), self.weight.values.abs()
+        k, v = left.shape[1], torch.finfo(self.placed.weight.dtype).eps / 2
+        bits = FLOAT32_BITS if self.kernel is None else accumulator_bits(self.kernel)
+        relative = (
+            min(k, DEVIATIONS * math.sqrt(k)) * FLOAT32_ROUNDOFF if bits >= FLOAT32_BITS else k * 2.0 ** (1 - bits)
+        )
+        if rounds_scales(self.kernel):
+            relative += 2 * v
+        bound = (relative + 2 * SLACK) * (left @ right.T) + PARTIAL * v * (left.square() @ right.square().T).sqrt()
+        if tokens.open.any():
+            bound = bound + tokens.open @ right.T
+        return bound + left @ self.weight.open.T if self.weight.open.any() else bound
+
+    def _compare(self, case: str, got: Tensor, exact: Tensor, bound: Tensor) -> None:
+        self.factor = max(self.factor, compare(case, got, exact, bound))
+
+
+def _exactly(values: Tensor) -> Nearest:
+    values = values.detach().double()
+    return Nearest(values, torch.zeros_like(values))
+
+
+def _rounded(values: Tensor, dtype: torch.dtype) -> Tensor:
+    largest = torch.finfo(dtype).max
+    return values.float().clamp(-largest, largest).to(dtype)
+
+
+def half_ulp(values: Tensor, dtype: torch.dtype) -> Tensor:
+    """Half the distance of neighbouring numbers of a dtype at each magnitude: the most that rounding once errs by."""
+    info = torch.finfo(dtype)
+    exponent = values.abs().clamp(min=info.smallest_normal).frexp().exponent - 1
+    return torch.ldexp(torch.full_like(values, info.eps / 2), exponent)
