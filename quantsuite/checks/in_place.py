@@ -66,7 +66,7 @@ class PlacedLayer:
         how: it was to be executed.
 
     Attributes:
-        factor: the largest error over its bound, until now.
+        factor: the largest error of a product over its bound, until now.
     """
 
     def __init__(self, placed: Placed, how: Execute) -> None:
@@ -102,7 +102,7 @@ class PlacedLayer:
         return torch.cat([torch.tensor([0, size - 1]), others]).sort().values
 
     def check_identity(self) -> None:
-        """That the matrix is quantized, under its plan's scheme, in the execution and by the kernel that were asked for.
+        """That the matrix is quantized under its plan's scheme, in the execution and by the kernel of the run.
 
         Raises:
             CheckFailure: if it is not.
@@ -148,9 +148,8 @@ class PlacedLayer:
         least = n * k * operand.format.bits / 8
         most = math.inf if getattr(module.kernel, "keeps_values", False) else resident_limit(self._own)
         if not least <= self._bytes <= most:
-            raise CheckFailure(
-                f"takes {self._bytes:,} bytes, {self.bits:.2f} bits a weight; {operand} takes {least:,.0f} to {most:,.0f}"
-            )
+            limits = f"{operand} takes {least:,.0f} to {most:,.0f}"
+            raise CheckFailure(f"takes {self._bytes:,} bytes, {self.bits:.2f} bits a weight; {limits}")
 
     @cached_property
     def _own(self) -> QuantizedTensor:
@@ -187,7 +186,7 @@ class PlacedLayer:
         )
 
     def check_weight(self) -> None:
-        """That codes and scales are those that the scheme defines, or a method chose, and that simulated values are theirs.
+        """That codes and scales are those that the scheme defines, or a method chose; and simulated values those of codes.
 
         Raises:
             CheckFailure: if they are not.
@@ -226,7 +225,7 @@ class PlacedLayer:
         if rounds_scales(self.kernel):
             roundings += 1
         bound = bound + roundings * half_ulp(exact, dtype)
-        self._compare(f"weights read {case} [columns, rows]", torch.cat(got), exact, bound)
+        compare(f"weights read {case} [columns, rows]", torch.cat(got), exact, bound)
 
     def _unit(self) -> float:
         """What single activations are: a power of two so large that a bias takes no bits of the product."""
@@ -252,7 +251,7 @@ class PlacedLayer:
         same("bias [tokens, rows], of activations of zero,", got, bias.expand(2, n))
 
     def check_product(self, case: str, x: Tensor, y: Tensor) -> None:
-        """That activations of a pass gave the exact product of the quantized operands, within the bound of its rounding.
+        """That activations of a pass gave the exact product of quantized operands, within the bound of its rounding.
 
         Args:
             case: for the message.
@@ -276,7 +275,8 @@ class PlacedLayer:
             if placed.bias is not None:
                 exact = exact + placed.bias.double()[self.rows.to(x.device)]
             try:
-                self._compare(f"{case} [tokens, rows]", got, exact, bound + 3 * half_ulp(exact.abs() + bound, x.dtype))
+                bounds = bound + 3 * half_ulp(exact.abs() + bound, x.dtype)
+                self.factor = max(self.factor, compare(f"{case} [tokens, rows]", got, exact, bounds))
                 return
             except CheckFailure as error:
                 best = best or error
@@ -319,9 +319,6 @@ class PlacedLayer:
         if tokens.open.any():
             bound = bound + tokens.open @ right.T
         return bound + left @ self.weight.open.T if self.weight.open.any() else bound
-
-    def _compare(self, case: str, got: Tensor, exact: Tensor, bound: Tensor) -> None:
-        self.factor = max(self.factor, compare(case, got, exact, bound))
 
 
 def _exactly(values: Tensor) -> Nearest:

@@ -9,7 +9,6 @@ from quantsuite.tasks.task import Task
 __all__ = [
     "Measurement",
     "Opened",
-    "Opened",
     "Prepared",
     "Sources",
     "Task",
