@@ -67,9 +67,9 @@ def _layer(target: Target, weight: Tensor, plan: Plan, module: nn.Module | None)
     if not rows:
         yield Placed(name=target.path, weight=weight, bias=bias, plan=plan.layer(target.path), module=module)
         return
-    parts = (
-        list(module.parts) if isinstance(module, RowParts) and len(module.parts) == len(rows) else [None] * len(rows)
-    )
+    parts: list[nn.Module | None] = [None] * len(rows)
+    if isinstance(module, RowParts) and len(module.parts) == len(rows):
+        parts = list(module.parts)
     for (start, stop), part in zip(rows, parts, strict=True):
         own = None if bias is None else bias[start:stop]
         name = name_rows(target.path, start, stop)

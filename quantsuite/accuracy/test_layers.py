@@ -13,6 +13,5 @@ def test_layers(measured: Record) -> None:
     assert isinstance(items, Layers)
     wrong = [f"{name}: {fault}" for name, fault in zip(items.names, items.faults, strict=True) if fault]
     if wrong:
-        pytest.fail(
-            f"{len(wrong)} of {len(items)} layers are not what {measured.subject.label} says: {wrong[0]}", False
-        )
+        count = f"{len(wrong)} of {len(items)} layers"
+        pytest.fail(f"{count} are not what {measured.subject.label} says: {wrong[0]}", pytrace=False)

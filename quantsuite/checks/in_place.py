@@ -186,7 +186,7 @@ class PlacedLayer:
         )
 
     def check_weight(self) -> None:
-        """That codes and scales are those that the scheme defines, or a method chose; and simulated values those of codes.
+        """That codes and scales are those that the scheme defines or a method chose, and simulated values theirs.
 
         Raises:
             CheckFailure: if they are not.
@@ -310,9 +310,9 @@ class PlacedLayer:
         left, right = tokens.values.abs(), self.weight.values.abs()
         k, v = left.shape[1], torch.finfo(self.placed.weight.dtype).eps / 2
         bits = FLOAT32_BITS if self.kernel is None else accumulator_bits(self.kernel)
-        relative = (
-            min(k, DEVIATIONS * math.sqrt(k)) * FLOAT32_ROUNDOFF if bits >= FLOAT32_BITS else k * 2.0 ** (1 - bits)
-        )
+        relative = k * 2.0 ** (1 - bits)
+        if bits >= FLOAT32_BITS:
+            relative = min(k, DEVIATIONS * math.sqrt(k)) * FLOAT32_ROUNDOFF
         if rounds_scales(self.kernel):
             relative += 2 * v
         bound = (relative + 2 * SLACK) * (left @ right.T) + PARTIAL * v * (left.square() @ right.square().T).sqrt()

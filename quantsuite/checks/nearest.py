@@ -120,12 +120,10 @@ def _check_scales(tensor: Tensor, quantized: QuantizedTensor) -> None:
     if operand.symmetric:
         low, high = step_range(view.abs().amax(shared, keepdim=True).double(), operand)
     else:
-        ends = (
-            view.amin(shared, keepdim=True).double().clamp(max=0),
-            view.amax(shared, keepdim=True).double().clamp(min=0),
-        )
-        low = high = ((ends[1] - ends[0]) / (2**operand.format.bits - 1)).clamp(min=SMALLEST_SCALE)
-        _check_zero_points(quantized, ends[0])
+        least = view.amin(shared, keepdim=True).double().clamp(max=0)
+        most = view.amax(shared, keepdim=True).double().clamp(min=0)
+        low = high = ((most - least) / (2**operand.format.bits - 1)).clamp(min=SMALLEST_SCALE)
+        _check_zero_points(quantized, least)
     if step.shape != low.shape:
         raise CheckFailure(f"scales {list(step.shape)}, {operand} has {list(low.shape)}")
     wrong = (step < low * (1 - SLACK)) | (step > high * (1 + SLACK))

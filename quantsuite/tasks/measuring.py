@@ -64,7 +64,7 @@ class Opened:
     engine: Engine
     reference: Engine | None = None
     matrices: Sequence[Placed] = ()
-    how: Execute = Execute(execution=None)
+    how: Execute | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,6 +134,7 @@ def _divergences(prepared: Prepared, opened: Opened, done: Done) -> Divergences:
 
 
 def _layers(prepared: Prepared, opened: Opened, done: Done) -> Layers:
+    assert opened.how is not None
     tokens = [token for item in prepared.texts for window in item.windows for token in window.tokens]
     return check_layers(opened.engine, opened.matrices, tokens, opened.how, progress=done)
 
