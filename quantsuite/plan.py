@@ -15,12 +15,11 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from quantsuite import plan_files
 from quantsuite.formats import IntegerFormat
 from quantsuite.granularity import share_scales
-from quantsuite.packing import pack, unpack
+from quantsuite.packing import pack_values, unpack_values
 from quantsuite.plan_files import LayerEntry, PlanError
 from quantsuite.quantize import QuantizedTensor, integer_range, storage_dtype
 from quantsuite.scheme import REFERENCE, Operand, Scheme
@@ -28,8 +27,6 @@ from quantsuite.scheme import REFERENCE, Operand, Scheme
 __all__ = ["LayerPlan", "Plan", "PlanError", "as_plan", "name_rows", "split_rows"]
 
 _ROWS = re.compile(r"(?P<path>.+)\[(?P<start>\d+):(?P<stop>\d+)\]")
-_WHOLE_BYTES = 8
-"""Codes of any width fill whole bytes eight at a time."""
 _SCALES = ("scale", "tensor_scale", "zero_point")
 
 
@@ -245,14 +242,9 @@ def _tensors(layer: LayerPlan) -> dict[str, Tensor]:
     stored = {} if layer.activation_scale is None else {"activation_scale": layer.activation_scale}
     if (weight := layer.weight) is None:
         return stored
-    fmt = weight.operand.format
-    if fmt.storage is None:
-        codes = fmt.encode(weight.values)
-        stored["codes"] = pack(functional.pad(codes, (0, -codes.shape[1] % _WHOLE_BYTES)), fmt.bits)
-    else:
-        stored["codes"] = weight.values.view(torch.uint8)
-    for name in _SCALES:
-        if (tensor := getattr(weight, name)) is not None:
+    parts = {"codes": pack_values(weight.values, weight.operand.format), **{n: getattr(weight, n) for n in _SCALES}}
+    for name, tensor in parts.items():
+        if tensor is not None:
             stored[name] = tensor.view(torch.uint8) if tensor.element_size() == 1 else tensor
     return stored
 
@@ -266,13 +258,9 @@ def _layer(name: str, entry: LayerEntry, tensors: dict[str, Tensor]) -> LayerPla
     if (operand := scheme.weight) is None:
         raise PlanError(f"{name}: {scheme} has no weight")
     fmt, codes, scale = operand.format, tensors.pop(f"{taken}codes"), tensors.pop(f"{taken}scale")
-    if (storage := storage_dtype(fmt)) is None:
-        codes = fmt.decode(unpack(codes, fmt.bits)[:, : entry.shape[1]])
-    else:
-        codes = codes.view(storage)
     zero_point = tensors.pop(f"{taken}zero_point", None)
     weight = QuantizedTensor(
-        values=codes,
+        values=unpack_values(codes.view(storage_dtype(fmt) or torch.uint8), fmt, entry.shape[1]),
         scale=scale.view(storage_dtype(operand.scale)) if scale.dtype == torch.uint8 else scale,
         tensor_scale=tensors.pop(f"{taken}tensor_scale", None),
         zero_point=None if zero_point is None else zero_point.view(torch.int8),
