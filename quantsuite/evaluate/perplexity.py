@@ -8,9 +8,7 @@ from collections.abc import Callable, Sequence
 from quantsuite.engine import Engine, ScoreRequest
 from quantsuite.evaluate.scoring import answers
 from quantsuite.evaluate.windows import TextItem
-from quantsuite.records import Perplexities
-
-LN2 = 0.6931471805599453
+from quantsuite.metrics import Perplexities
 
 
 def score_text(
@@ -46,5 +44,5 @@ def score_text(
         nats=nats,
         tokens=[item.targets for item in items],
         units=[item.units for item in items],
-        floor_nats=None if None in bits else [b * LN2 for b in bits if b is not None],
+        floor_nats=None if None in bits else [b * math.log(2) for b in bits if b is not None],
     )
