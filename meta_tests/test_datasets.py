@@ -11,7 +11,7 @@ import datasets
 import pytest
 
 from meta_tests.recipes import mmlu, prepare, wikitext_rows
-from quantsuite.evaluate.data import DataError, MissingDataError
+from quantsuite.evaluate.reading import DataError, MissingDataError
 
 WIKITEXT = "wikitext-2-raw-v1"
 QUESTION = {"question": "q", "subject": "s", "choices": ["a", "b", "c", "d"], "answer": 2}

@@ -13,10 +13,7 @@ from typing import Literal
 
 import msgspec
 
-from quantsuite.metrics import Choices as Choices
-from quantsuite.metrics import Divergences as Divergences
 from quantsuite.metrics import Items, Metric, check_finite, named_metric
-from quantsuite.metrics import Perplexities as Perplexities
 from quantsuite.provenance import Dataset, Environment, Key, Subject, TaskLabel
 
 SCHEMA_VERSION = 2

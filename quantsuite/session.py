@@ -12,7 +12,7 @@ from functools import cached_property
 from quantsuite.engine import Backend, Engine, open_backend
 from quantsuite.engine.registry import close_backend, packages
 from quantsuite.environment import describe_environment, resolve_device
-from quantsuite.evaluate.data import DataError
+from quantsuite.evaluate.reading import DataError
 from quantsuite.kernels.user import UserKernels
 from quantsuite.layer import UnsupportedError
 from quantsuite.methods import MethodError

@@ -9,10 +9,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from quantsuite.evaluate.reading import DataError, MissingDataError
 from quantsuite.tiny.world import Question, World
-
-__all__ = ["DataError", "Document", "MissingDataError", "pages", "raw_text", "world_documents", "world_questions"]
 
 WORLD_SEED = 0
 WORLD_DOCUMENTS = 240
