@@ -128,7 +128,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag=
 
 
 class PropertyResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="property"):
-    """What one check said of one contestant under one scheme.
+    """What one check said of one kernel under one scheme.
 
     ``factor`` is the largest error that was seen over its bound, 0 where bits are decided; ``reason`` says
     why the check failed or did not run.  ``environment.dtype`` is that of the inputs; ``details`` holds further
@@ -195,7 +195,7 @@ Result = Record | PropertyResult | ErrorPoint
 
 
 class Run(msgspec.Struct, kw_only=True):
-    """What a run file holds: measured cells of models, checked properties of contestants, errors of random tensors."""
+    """What a run file holds: measured cells of models, checked properties of kernels, errors of random tensors."""
 
     records: list[Record] = []
     properties: list[PropertyResult] = []

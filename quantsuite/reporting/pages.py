@@ -115,8 +115,8 @@ def _summary(run: Run) -> str:
         text = f"{count(len(run.records), 'records')} of {joined(models)}: {measured} measured"
         parts.append(f"{text}, {missing} without a number (listed with the reason)" if missing else text)
     if run.properties:
-        contestants = len({result.contestant for result in run.properties})
-        parts.append(f"{count(len(run.properties), 'checks')} of {count(contestants, 'contestants')}")
+        kernels = len({result.contestant for result in run.properties})
+        parts.append(f"{count(len(run.properties), 'checks')} of {count(kernels, 'kernels')}")
     if run.errors:
         parts.append(f"{count(len(run.errors), 'errors')} of random tensors")
     return f"{'; '.join(parts)}."
