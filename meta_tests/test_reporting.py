@@ -29,7 +29,8 @@ from quantsuite.margins import Margins
 from quantsuite.records import Outcome, Record, Run
 from quantsuite.reporting import gate_summary, terminal_summary, write_report
 from quantsuite.reporting.analysis import ModelAnalysis, analyse
-from quantsuite.reporting.answers import Answer, answers
+from quantsuite.reporting.answers import answers
+from quantsuite.reporting.findings import Answer
 from quantsuite.reporting.wording import approximately
 
 MARGINS = Margins()

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from quantsuite.metrics.scale import MISSING
 from quantsuite.records import ErrorPoint, PropertyResult
-from quantsuite.reporting.analysis import unique
 from quantsuite.reporting.figures import ErrorPanel, Plot, plot_errors
+from quantsuite.reporting.rows import unique
 from quantsuite.reporting.tables import Table, fixed
 
 SEVERITY = ("fails", "known failure", "within bound", "exact", "not supported", "not applicable")

@@ -16,11 +16,13 @@ from quantsuite.intervals import CONFIDENCE
 from quantsuite.margins import Margins
 from quantsuite.records import Run
 from quantsuite.reporting import tables
-from quantsuite.reporting.analysis import MetricAnalysis, ModelAnalysis, analyse, unique
-from quantsuite.reporting.answers import Answer, answers, floor_sentence
+from quantsuite.reporting.analysis import MetricAnalysis, ModelAnalysis, analyse
+from quantsuite.reporting.answers import answers, floor_sentence
 from quantsuite.reporting.contrasts import contrast_table
 from quantsuite.reporting.figures import Plot, plots
+from quantsuite.reporting.findings import Answer
 from quantsuite.reporting.numerics import numerics_section
+from quantsuite.reporting.rows import unique
 from quantsuite.reporting.tables import Table
 from quantsuite.reporting.wording import capital, count, joined
 

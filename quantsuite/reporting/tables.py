@@ -11,7 +11,8 @@ from quantsuite.intervals import BOOTSTRAP_SEED, CONFIDENCE, RESAMPLES
 from quantsuite.margins import Margins
 from quantsuite.metrics.scale import MISSING
 from quantsuite.records import Record
-from quantsuite.reporting.analysis import MetricAnalysis, ModelAnalysis, Row, unique
+from quantsuite.reporting.analysis import MetricAnalysis, ModelAnalysis
+from quantsuite.reporting.rows import Row, unique
 from quantsuite.reporting.wording import capital, margins_of, mebibytes, percent, unquantized_share
 
 Kind = Literal["", "reference", "worse", "undecided", "unmeasured"]
