@@ -89,16 +89,24 @@ def _hub_rows(hub_id: str, *what: Any) -> list[dict[str, Any]]:
     try:
         HfApi().dataset_info(hub_id, timeout=TIMEOUT)
     except Exception as error:
-        with _datasets_offline():
-            if folder := cached_folder(hub_id, "README.md", repo_type="dataset"):
-                return _local_rows(folder, *what)
-            try:
-                return _rows(hub_id, *what)
-            except DataError:
-                raise
-            except Exception:
-                raise ConnectionError(f"it is no folder, and {describe_failure(hub_id, error)}") from error
+        try:
+            return _cached_rows(hub_id, *what)
+        except DataError:
+            raise
+        except ConnectionError:  # What datasets raises of a dataset that it has no copy of.
+            raise ConnectionError(f"it is no folder, and {describe_failure(hub_id, error)}") from error
+        except Exception as cached:
+            raise ConnectionError(
+                f"it is no folder, its copy in the local cache cannot be used ({one_line(_cause(cached))}), and "
+                f"{describe_failure(hub_id, error)}"
+            ) from cached
     return _rows(hub_id, *what)
+
+
+def _cached_rows(hub_id: str, *what: Any) -> list[dict[str, Any]]:
+    with _datasets_offline():
+        folder = cached_folder(hub_id, "README.md", repo_type="dataset")
+        return _local_rows(folder, *what) if folder else _rows(hub_id, *what)
 
 
 def _cause(error: BaseException) -> BaseException:
