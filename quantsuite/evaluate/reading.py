@@ -74,12 +74,14 @@ def _rows(location: str, config: str, split: str, columns: Sequence[str], **opti
 
 def _local_rows(folder: Path, *what: Any) -> list[dict[str, Any]]:
     """Rows of a folder; one whose path ``datasets`` would take for a pattern is read through links."""
-    if not GLOB & set(str(folder.resolve())):
-        return _rows(str(folder), *what)
     with tempfile.TemporaryDirectory(prefix="quantsuite-") as temporary:
-        # Links to files, as a link to the folder would be resolved to the path that it avoids.
-        links = shutil.copytree(folder.resolve(), f"{temporary}/data", copy_function=os.symlink)
-        return _rows(links, *what, cache_dir=f"{temporary}/cache")
+        place = str(folder)
+        if GLOB & set(str(folder.resolve())):
+            # Links to files, as a link to the folder would be resolved to the path that it avoids.
+            place = shutil.copytree(folder.resolve(), f"{temporary}/data", copy_function=os.symlink)
+        # In a cache that is shared, a folder's name and README stand for its rows: they may be those of another
+        # folder, or of files that have changed since.
+        return _rows(place, *what, cache_dir=f"{temporary}/cache")
 
 
 def _hub_rows(hub_id: str, *what: Any) -> list[dict[str, Any]]:
