@@ -302,6 +302,14 @@ BAD: dict[str, tuple[Prepare, str]] = {
     "output-truncated": (output(run_file(TEXT)[:9]), "--fresh"),
     "output-edited": (output(run_file(ANSWERS, edit=EDITED)), "0.75"),
     "baseline-without-gate": (given("--baseline", "bf16"), "is of no effect without a gate; add --gate=worse"),
+    "margin-twice": (
+        given("--margin", "accuracy=0.02", "--margin", "accuracy=0.01"),
+        "--margin accuracy=0.02 and --margin accuracy=0.01 both set the margin of accuracy; give one of them",
+    ),
+    "margin-and-its-option": (
+        given("--accuracy-margin", "0.02", "--margin", "accuracy=0.01"),
+        "--accuracy-margin 0.02 and --margin accuracy=0.01 both set the margin of accuracy; give one of them",
+    ),
     "no-baseline": (given(*SMALL, "--baseline", "nowhere.jsonl", "--gate=worse"), "--gate: nowhere.jsonl"),
     "no-own-baseline": (given("--model", "./plain", "--gate=worse"), "--gate: reports/baselines/plain.jsonl"),
     "nan-baseline": (gate(run_file(ANSWERS, edit=('"value":0.5', '"value":NaN'))), "restore it from version control"),
