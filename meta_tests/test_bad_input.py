@@ -284,6 +284,10 @@ BAD: dict[str, tuple[Prepare, str]] = {
     "hellaswag-offline": (given("--task", "hellaswag"), "split 'validation', from 'Rowan/hellaswag'"),
     "piqa-folder": (given("--task", "piqa", "--dataset", "piqa=./nowhere"), "./nowhere is not a folder"),
     "dataset-name": (given("--dataset", "pica=./piqa"), "no task has a dataset 'pica'; did you mean 'piqa'?"),
+    "dataset-unused": (
+        given("--dataset", "piqa=./piqa"),
+        "--dataset piqa=./piqa is of no effect: the tasks of this run use world, world-mmlu; choose a task of piqa",
+    ),
     "dataset-form": (given("--dataset", "piqa"), "'piqa' is no NAME=PLACE; give for example piqa=./piqa"),
     "world-elsewhere": (given("--dataset", "world=./world"), "the dataset world is generated"),
     "task-near": (given("--task", "hellaswg"), "unknown task 'hellaswg'; did you mean 'hellaswag'?"),
