@@ -306,6 +306,13 @@ def test_a_metric_that_cannot_be_is_refused(fields: dict[str, object], message: 
         Metric(**whole)  # type: ignore[arg-type]
 
 
+def test_a_metric_whose_value_is_not_finite_is_named() -> None:
+    broken = Metric(name="broken", items=Matches, outcomes=lambda items: [math.nan], unit="u", better="lower",
+                    scale=Scale(change_unit="u"))  # fmt: skip
+    with pytest.raises(ValueError, match="the metric broken gives the value nan"):
+        broken.value(Matches(matched=[True]))
+
+
 def test_a_signed_mean_is_verified_relative_to_its_terms() -> None:
     signed = Metric(name="signed", items=Matches, outcomes=lambda items: [1.0, -1.0], unit="u", better="lower",
                     estimator=Mean(), scale=Scale(change_unit="u"), signed={"value": 1.0})  # fmt: skip
