@@ -358,3 +358,10 @@ def test_numerics_that_cannot_be_written_end_the_run_before_anything_is_checked(
     result = quantsuite("run", "numerics", "-p", "no:xdist", "--numerics-output", "/proc/none/run.jsonl")
     assert result.status == pytest.ExitCode.USAGE_ERROR
     assert "cannot write /proc/none/run.jsonl" in result.shown and "--numerics-output" in result.shown
+
+
+def test_checks_of_kernels_refuse_the_output_of_models() -> None:
+    kernel = str(ROOT / "examples" / "kernel" / "my_kernel.py")
+    result = quantsuite("run", "conformance", "-p", "no:xdist", "--output", "run.jsonl", "--kernel", kernel)
+    assert result.status == pytest.ExitCode.USAGE_ERROR
+    assert "--output run.jsonl is of records of models" in result.shown and "give --numerics-output" in result.shown

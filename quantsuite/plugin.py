@@ -169,6 +169,11 @@ def _prepare(config: pytest.Config, ids: list[str], labels: dict[str, str]) -> N
     """
     if message := refusal(ids):
         raise pytest.UsageError(message)
+    output = RunOptions.read(config.option).output
+    if output != RunOptions().output and not labels and any("[" in name and "conformance" in name for name in ids):
+        raise pytest.UsageError(
+            f"--output {output} is of records of models, and none is measured here; of checks give --numerics-output"
+        )
     config.stash[PROGRESS].expect(labels)
     if config.option.collectonly:
         return
