@@ -112,3 +112,10 @@ def test_what_was_named_and_cannot_run_ends_the_run_with_one_line(
     assert outcome.status == pytest.ExitCode.USAGE_ERROR
     (error,) = (text for text in outcome.shown.splitlines() if text.startswith("ERROR: "))
     assert line in error
+
+
+def test_a_kernel_that_gives_nan_is_named_with_the_engine(project: Path) -> None:
+    result = run_changed(project, ("* packed.scale", "* float('nan') * packed.scale"), "--scheme", "int8-row")
+    assert result.status == pytest.ExitCode.TESTS_FAILED
+    reason = records(project)["int8-row"].reason
+    assert "the engine transformers" in reason and "(products by the kernel my-int8-row)" in reason

@@ -75,6 +75,13 @@ def test_codes_below_a_byte_are_stored_packed(tmp_path: Path) -> None:
     assert codes.dtype == torch.uint8 and codes.shape == (24, 40)
 
 
+def test_both_files_of_a_plan_have_the_mode_of_new_files(tmp_path: Path) -> None:
+    Plan(scheme=INT8, layers={UP: layer_of("int8-row")}).save(tmp_path / "plan")
+    (tmp_path / "new").touch()
+    expected = (tmp_path / "new").stat().st_mode
+    assert {path.stat().st_mode for path in (tmp_path / "plan").iterdir()} == {expected}
+
+
 def changed_document(folder: Path, change: dict[str, object]) -> None:
     document = json.loads((folder / "plan.json").read_text())
     (folder / "plan.json").write_text(json.dumps(document | change))

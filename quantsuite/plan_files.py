@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -66,6 +67,7 @@ def write(folder: Path, scheme: str, layers: Mapping[str, LayerEntry], tensors: 
         layers=dict(layers),
     )
     (folder / DOCUMENT).write_bytes(msgspec.json.format(msgspec.json.encode(document), indent=1))
+    shutil.copymode(folder / DOCUMENT, folder / TENSORS)  # save_file leaves the mode of a temporary file.
 
 
 def read_document(folder: Path) -> Document:

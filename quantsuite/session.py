@@ -269,6 +269,10 @@ class Session:
             result = prepared.summarize(items)
         except DataError as error:
             raise UnsupportedError(f"{self._name} with {cell.task.name}: {error}") from error
+        except ValueError as error:
+            if record.subject.kernel:
+                raise ValueError(f"{error} (products by the kernel {record.subject.kernel})") from error
+            raise
         fields = {name: getattr(record, name) for name in ("task", "subject", "environment", "created")}
         return Record(
             test=test,
