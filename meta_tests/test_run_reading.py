@@ -356,6 +356,24 @@ def test_an_integer_beyond_every_float_is_refused_with_its_file(place: str, tmp_
         read_run(path)
 
 
+@pytest.mark.parametrize("dtype", ["bfloat", "float32"])
+def test_a_record_of_no_model_s_dtype_is_refused(dtype: str, tmp_path: Path) -> None:
+    path = edited_file(tmp_path / "run.jsonl", "drift", lambda fields: fields["environment"].update(dtype=dtype))
+    assert f"{dtype!r}; use bf16, fp16, fp32" in refusal(path)
+
+
+def test_a_property_of_no_dtype_is_refused() -> None:
+    with pytest.raises(ValueError, match="the dtype is 'bfloat'; use bf16, fp16, fp32, or a name such as float32"):
+        msgspec.structs.replace(environment(), dtype="bfloat")
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float8_e4m3fn"])
+def test_a_property_has_the_dtype_of_its_inputs(dtype: str, tmp_path: Path) -> None:
+    given = msgspec.structs.replace(environment(), dtype=dtype)
+    write_run(tmp_path / "run.jsonl", properties=[PropertyResult(**{**RESULT, "environment": given}, **FAILED)])
+    assert read_run(tmp_path / "run.jsonl").properties[0].environment.dtype == dtype
+
+
 def test_an_answer_is_the_likeliest_letter() -> None:
     with pytest.raises(ValueError, match="largest elsewhere"):
         Choices(group=["a"], answer=[0], predicted=[1], log_likelihoods=[[-1.0, -2.0, -3.0, -4.0]])
