@@ -327,6 +327,11 @@ def test_a_kernel_without_a_baseline_of_its_own_is_held_to_the_cells() -> None:
     ]
 
 
+def test_a_kernel_whose_file_changed_is_held_to_the_baseline_of_its_name() -> None:
+    before, after = (replaced(cell(CHOICES), subject__kernel="mine", subject__kernel_sha256=h) for h in ("ab", "cd"))
+    assert [check.status for check in gate([after], [before]).checks] == ["pass"]
+
+
 def test_a_record_stands_in_for_one_baseline_alone() -> None:
     baselines = [cell(CHOICES), replaced(cell(CHOICES), subject__kernel="mine")]
     assert [status for status, _ in failures(gate([cell(CHOICES)], baselines))] == ["absent"]

@@ -16,8 +16,8 @@ from meta_tests.factories import DIRECT, DRIFT, PERPLEXITY, choices, environment
 from quantsuite.__main__ import main
 from quantsuite.lines import encode_line
 from quantsuite.metrics import Choices, Divergences, Items, Perplexities, metric
-from quantsuite.reading import ContentError, Purpose, read_run
-from quantsuite.records import ErrorPoint, PropertyResult, RecordError
+from quantsuite.reading import ContentError, Purpose, read_run, read_runs
+from quantsuite.records import ErrorPoint, PropertyResult, Record, RecordError
 from quantsuite.runfile import HEADER, write_run
 from quantsuite.tiny import embedded_baseline
 
@@ -326,6 +326,23 @@ def test_of_results_with_one_key_the_last_counts(tmp_path: Path) -> None:
     path = tmp_path / "run.jsonl"
     path.write_bytes(HEADER + encode_line(held) + b"\n" + encode_line(failed) + b"\n")
     assert read_run(path).properties == [failed]
+
+
+def by_kernel(sha256: str) -> Record:
+    made = MEASURED["accuracy"]
+    return msgspec.structs.replace(
+        made, subject=msgspec.structs.replace(made.subject, kernel="mine", kernel_sha256=sha256)
+    )
+
+
+def test_files_of_two_kernels_of_one_name_are_not_read_as_one_run(tmp_path: Path) -> None:
+    for name, sha256 in (("a", "ab" * 32), ("b", "cd" * 32), ("unknown", "")):
+        write_run(tmp_path / name, [by_kernel(sha256)])
+    with pytest.raises(
+        RecordError, match=r"b: tiny world-mmlu/direct bf16 by mine .*kernel sha256 is cdcdcd.*, not ab"
+    ):
+        read_runs([tmp_path / "a", tmp_path / "b"])
+    assert read_runs([tmp_path / "a", tmp_path / "unknown"]).records == [by_kernel("")]
 
 
 def test_an_invented_detail_is_refused(tmp_path: Path) -> None:

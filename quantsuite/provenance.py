@@ -40,6 +40,7 @@ class Subject(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         plan: hash of the plan, where it is not the scheme's own.
         head: whether the output head was quantized too.
         kernel: which multiplied, where it was chosen.
+        kernel_sha256: of the file that such a kernel is of; empty where there is none to read.
         model_sha256: of the weights and the configuration; empty if they were not loaded.
 
     Raises:
@@ -53,6 +54,7 @@ class Subject(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     plan: str = ""
     head: bool = False
     kernel: str = ""
+    kernel_sha256: str = ""
     model_sha256: str
 
     def __post_init__(self) -> None:

@@ -191,7 +191,7 @@ def read_runs(paths: Iterable[Path]) -> Run:
 
     Raises:
         RecordError: as :func:`read_run`, if no record was found, or if a cell was measured under
-            different conditions or on different weights.
+            different conditions, on different weights or by different kernels of one name.
     """
     paths = list(paths)
     measured: dict[Key, Record] = {}
@@ -209,7 +209,11 @@ def read_runs(paths: Iterable[Path]) -> Run:
 
 
 def _check_alike(path: Path, record: Record, other: Record) -> None:
-    if different := differences(record, other, with_model=True):
+    different = differences(record, other, with_model=True)
+    ours, theirs = (each.subject.kernel_sha256[:12] for each in (record, other))
+    if ours and theirs and ours != theirs:
+        different.append(f"kernel sha256 is {ours}, not {theirs}")
+    if different:
         raise RecordError(
             f"{path}: {record} was measured before under other conditions: {'; '.join(different)}. "
             "Make a report of each run"
