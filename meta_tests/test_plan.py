@@ -22,6 +22,8 @@ from quantsuite.formats import FORMATS
 from quantsuite.granularity import PerRow, PerTensor
 from quantsuite.layer import QuantizedLinear
 from quantsuite.linear import MisfitError, matrices, misfits, quantized, unquantized
+from quantsuite.methods import make_plan
+from quantsuite.parameters import weights_sha256
 from quantsuite.parts import build_layer
 from quantsuite.plan import LayerPlan, Plan, PlanError, name_rows, split_rows
 from quantsuite.quantize import QuantizedTensor, dequantize, fake_quantize, integer_range, quantize
@@ -319,6 +321,47 @@ def test_the_share_that_stays_counts_what_the_plan_leaves() -> None:
     assert shares == unquantized(model) == unquantized(model, plan=INT8)
 
 
+def made_from(model: PreTrainedModel, folder: Path) -> Plan:
+    """A plan with weights of the model, saved and loaded."""
+    make_plan(model, Scheme.parse("int4-g32@clip")).save(folder)
+    return Plan.load(folder)
+
+
+def test_a_plan_of_a_method_is_refused_for_other_weights(model: PreTrainedModel, tmp_path: Path) -> None:
+    plan, before = made_from(model, tmp_path), weights_sha256(model)
+    with torch.no_grad():
+        model.model.norm.weight[3] *= 2
+    now = weights_sha256(model)
+    message = f"the plan int4-g32@clip was made from weights of sha256 {before[:12]}, the model's are {now[:12]}; plan"
+    with pytest.raises(MisfitError, match=message), quantized(model, plan, "real"):
+        pass
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_a_plan_of_a_method_fits_its_checkpoint_in_another_dtype(
+    model: PreTrainedModel, tmp_path: Path, dtype: torch.dtype
+) -> None:
+    plan = made_from(model.bfloat16().float(), tmp_path)
+    assert plan.model_sha256 and misfits(model.to(dtype), plan) is None
+
+
+def test_a_plan_that_names_no_model_fits_any(model: PreTrainedModel, tmp_path: Path) -> None:
+    replace(made_from(model, tmp_path), model_sha256="").save(tmp_path)
+    with torch.no_grad():
+        model.model.norm.weight[3] *= 2
+    assert "model_sha256" not in (tmp_path / "plan.json").read_text()
+    assert misfits(model, Plan.load(tmp_path)) is None
+
+
+def test_round_to_nearest_names_no_model(model: PreTrainedModel) -> None:
+    assert make_plan(model, Scheme.parse("int4-g32@rtn")).model_sha256 == ""
+
+
+def test_the_model_s_hash_is_no_part_of_the_plan_s(model: PreTrainedModel, tmp_path: Path) -> None:
+    plan = made_from(model, tmp_path)
+    assert replace(plan, model_sha256="").sha256 == plan.sha256
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_a_saved_layer_is_the_same_bit_for_bit(tmp_path: Path, name: str) -> None:
     layer = layer_of(name)
@@ -379,6 +422,7 @@ def pickled(folder: Path) -> None:
 
 
 DAMAGE = {
+    "a model of another hash": (lambda f: changed_document(f, {"model_sha256": "cd" * 32}), "was changed"),
     "a default of another name": (lambda f: changed_document(f, {"scheme": "int8-tensor"}), "was changed"),
     "a layer of another scheme": (
         lambda f: changed_document(f, {"layers": {UP: {"scheme": "int4-g32", "shape": [24, 96]}}}), "was changed"),
