@@ -15,10 +15,10 @@ from meta_tests import factories
 from meta_tests.factories import DIRECT, DRIFT, PERPLEXITY, choices, environment, record
 from quantsuite.__main__ import main
 from quantsuite.lines import encode_line
-from quantsuite.metrics import Choices, Divergences, Items, Perplexities, metric
+from quantsuite.metrics import Choices, Divergences, Items, Perplexities, metric, registry
 from quantsuite.reading import ContentError, Purpose, read_run, read_runs
 from quantsuite.records import ErrorPoint, PropertyResult, Record, RecordError
-from quantsuite.runfile import HEADER, write_run
+from quantsuite.runfile import HEADER, RunFile, write_run
 from quantsuite.tiny import embedded_baseline
 
 BASELINE = embedded_baseline("tiny")
@@ -194,6 +194,54 @@ def test_a_record_of_a_metric_that_is_not_installed_names_it_and_the_way_out(tmp
     message = refusal(path)
     assert message.startswith(f"{path}: line 2: unknown metric 'f1'; ")
     assert message.endswith("--metric ./FILE.py, or installed as entry point quantsuite.metrics")
+
+
+@pytest.fixture
+def stale(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A run file with a record of a user's metric, which was edited since."""
+    monkeypatch.setattr(registry, "_OF_PLACES", {})
+    write_own_metric(tmp_path, "1")
+    write_run(tmp_path / "run.jsonl", [own_record(), MEASURED["drift"]])
+    write_own_metric(tmp_path, "2")
+    return tmp_path / "run.jsonl"
+
+
+def write_own_metric(folder: Path, right: str) -> None:
+    """A metric that counts an answer that is right as a number."""
+    (folder / "own.py").write_text(
+        "from dataclasses import replace\nfrom quantsuite.metrics import Mean, metric\n"
+        "OWN = replace(metric('accuracy'), name='own', estimator=Mean(),\n"
+        f"    outcomes=lambda items: [{right}.0 * (p == a) for p, a in zip(items.predicted, items.answer)])\n"
+    )
+    metric(str(folder / "own.py"))
+
+
+def own_record() -> Record:
+    return record(msgspec.structs.replace(DIRECT, metric="own"), items=LETTERS)
+
+
+@pytest.mark.parametrize(
+    ("purpose", "way_out"), [("report", "or repeat the run"), ("baseline", "or measure the baseline again")]
+)
+def test_a_metric_that_was_edited_is_named_as_what_may_have_changed(
+    purpose: Purpose, way_out: str, stale: Path
+) -> None:
+    message = refusal(stale, purpose)
+    assert "line 2: tiny world-mmlu/direct bf16: value is 0.25, its items give 0.5 as own; " in message
+    assert f"the number was edited, or the metric own was since; restore the metric, {way_out}" in message
+
+
+def test_a_run_goes_on_without_what_an_edited_metric_does_not_give(stale: Path) -> None:
+    assert read_run(stale, purpose="output").records == [MEASURED["drift"]]
+    RunFile(stale).append([own_record()])
+    assert read_run(stale).records == [own_record(), MEASURED["drift"]]
+
+
+def test_an_earlier_record_does_not_come_back_for_one_that_its_metric_does_not_give(stale: Path) -> None:
+    edited = stale.read_text().splitlines()[1]
+    RunFile(stale).append([own_record()])
+    stale.write_text(stale.read_text() + edited + "\n")
+    assert read_run(stale, purpose="output").records == [MEASURED["drift"]]
 
 
 def test_items_of_another_metric_are_refused(tmp_path: Path) -> None:
