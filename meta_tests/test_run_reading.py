@@ -237,6 +237,11 @@ def test_a_run_goes_on_without_what_an_edited_metric_does_not_give(stale: Path) 
     assert read_run(stale).records == [own_record(), MEASURED["drift"]]
 
 
+def test_a_run_does_not_go_on_from_an_edited_number_of_a_metric_of_quantsuite_s_own(tmp_path: Path) -> None:
+    path = edited_file(tmp_path / "run.jsonl", "accuracy", change_number("value"))
+    assert "move it away, or repeat the command with --fresh" in refusal(path, "output")
+
+
 def test_an_earlier_record_does_not_come_back_for_one_that_its_metric_does_not_give(stale: Path) -> None:
     edited = stale.read_text().splitlines()[1]
     RunFile(stale).append([own_record()])
