@@ -3,6 +3,7 @@ a run says of a kernel that cannot."""
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from pathlib import Path
 
@@ -90,6 +91,12 @@ def test_a_kernel_is_measured_anew_since_its_file_may_have_changed(project: Path
         outcome = run_changed(project, change, "--scheme", "int8-row")
     assert "reused:  1 of 2" in outcome.shown
     assert records(project)["int8-row"].value > 2 * records(project)["bf16"].value
+
+
+def test_a_record_holds_the_hash_of_the_kernel_s_file(project: Path) -> None:
+    run_changed(project, ("", ""), "--scheme", "int8-row")
+    hashes = {scheme: record.subject.kernel_sha256 for scheme, record in records(project).items()}
+    assert hashes == {"bf16": "", "int8-row": hashlib.sha256(EXAMPLE.read_bytes()).hexdigest()}
 
 
 @pytest.mark.parametrize(

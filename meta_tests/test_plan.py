@@ -109,6 +109,7 @@ def pickled(folder: Path) -> None:
 
 
 DAMAGE = {
+    "a model of another hash": (lambda f: changed_document(f, {"model_sha256": "cd" * 32}), "was changed"),
     "a default of another name": (lambda f: changed_document(f, {"scheme": "int8-tensor"}), "was changed"),
     "a layer of another scheme": (
         lambda f: changed_document(f, {"layers": {UP: {"scheme": "int4-g32", "shape": [24, 96]}}}), "was changed"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -17,6 +18,8 @@ from meta_tests.plans import DOWN, INT4, INT8, STATIC, UP, Q, assert_same_bits, 
 from quantsuite.bounds import bound_execution
 from quantsuite.layer import QuantizedLinear
 from quantsuite.linear import MisfitError, matrices, misfits, quantized, unquantized
+from quantsuite.methods import make_plan
+from quantsuite.parameters import weights_sha256
 from quantsuite.parts import build_layer
 from quantsuite.plan import LayerPlan, Plan, name_rows
 from quantsuite.quantize import dequantize, fake_quantize, quantize
@@ -272,3 +275,44 @@ def test_the_share_that_stays_counts_what_the_plan_leaves() -> None:
     shares = unquantized(model, plan=plan)
     assert shares.pop("layers left by the plan") == pytest.approx(sum(left.values()) / total)
     assert shares == unquantized(model) == unquantized(model, plan=INT8)
+
+
+def made_from(model: PreTrainedModel, folder: Path) -> Plan:
+    """A plan with weights of the model, saved and loaded."""
+    make_plan(model, Scheme.parse("int4-g32@clip")).save(folder)
+    return Plan.load(folder)
+
+
+def test_a_plan_of_a_method_is_refused_for_other_weights(model: PreTrainedModel, tmp_path: Path) -> None:
+    plan, before = made_from(model, tmp_path), weights_sha256(model)
+    with torch.no_grad():
+        model.model.norm.weight[3] *= 2
+    now = weights_sha256(model)
+    message = f"the plan int4-g32@clip was made from weights of sha256 {before[:12]}, the model's are {now[:12]}; plan"
+    with pytest.raises(MisfitError, match=message), quantized(model, plan, "real"):
+        pass
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_a_plan_of_a_method_fits_its_checkpoint_in_another_dtype(
+    model: PreTrainedModel, tmp_path: Path, dtype: torch.dtype
+) -> None:
+    plan = made_from(model.bfloat16().float(), tmp_path)
+    assert plan.model_sha256 and misfits(model.to(dtype), plan) is None
+
+
+def test_a_plan_that_names_no_model_fits_any(model: PreTrainedModel, tmp_path: Path) -> None:
+    replace(made_from(model, tmp_path), model_sha256="").save(tmp_path)
+    with torch.no_grad():
+        model.model.norm.weight[3] *= 2
+    assert "model_sha256" not in (tmp_path / "plan.json").read_text()
+    assert misfits(model, Plan.load(tmp_path)) is None
+
+
+def test_round_to_nearest_names_no_model(model: PreTrainedModel) -> None:
+    assert make_plan(model, Scheme.parse("int4-g32@rtn")).model_sha256 == ""
+
+
+def test_the_model_s_hash_is_no_part_of_the_plan_s(model: PreTrainedModel, tmp_path: Path) -> None:
+    plan = made_from(model, tmp_path)
+    assert replace(plan, model_sha256="").sha256 == plan.sha256

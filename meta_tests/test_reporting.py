@@ -333,6 +333,13 @@ def test_provenance_names_model_data_and_environment(tmp_path: Path) -> None:
             assert fact in page
 
 
+def test_provenance_names_a_kernel_with_the_hash_of_its_file(tmp_path: Path) -> None:
+    first, second = two(5, 5)
+    subject = msgspec.structs.replace(second.subject, kernel="mine", kernel_sha256="cd" * 32)
+    markdown, _ = pages([first, msgspec.structs.replace(second, subject=subject)], tmp_path)
+    assert f"mine {'cd' * 32}" in markdown
+
+
 @pytest.fixture(scope="module")
 def matrix_report(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Record], Path, float]:
     """A full matrix of three metrics, the folder of its report and the seconds that it took."""

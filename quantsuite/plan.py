@@ -120,6 +120,8 @@ class Plan:
         layers: by name, the matrices that differ from the default.
         parameters: by name, what other parameters are replaced with: changes that, with those of the layers, leave the
             function as it is, such as a norm's weight divided by what the next layer's columns are multiplied with.
+        model_sha256: of the weights that the plan was made from, as :func:`quantsuite.parameters.weights_sha256` gives
+            it; the plan fits no other model.  Empty: any model that has its layers.
 
     Raises:
         PlanError: if a parameter is not finite and floating, or rows are named that are none.
@@ -128,6 +130,7 @@ class Plan:
     scheme: Scheme
     layers: Mapping[str, LayerPlan] = field(default_factory=dict)
     parameters: Mapping[str, Tensor] = field(default_factory=dict)
+    model_sha256: str = ""
 
     def __post_init__(self) -> None:
         for name, tensor in self.parameters.items():
@@ -186,7 +189,7 @@ class Plan:
 
     @cached_property
     def sha256(self) -> str:
-        """Over everything; empty for round-to-nearest of one scheme, whose identity is its name."""
+        """Over all but the model's hash; empty for round-to-nearest of one scheme, whose identity is its name."""
         return plan_files.checksum(*self._stored()) if self.layers or self.parameters else ""
 
     def _stored(self) -> tuple[str, dict[str, LayerEntry], dict[str, Tensor]]:
@@ -199,7 +202,7 @@ class Plan:
 
     def save(self, folder: Path | str) -> None:
         """Write the plan to a folder, codes packed; :meth:`load` gives it back bit for bit."""
-        plan_files.write(Path(folder), *self._stored())
+        plan_files.write(Path(folder), *self._stored(), model_sha256=self.model_sha256)
 
     @classmethod
     def load(cls, folder: Path | str) -> Plan:
@@ -214,7 +217,8 @@ class Plan:
             parameters = {name: tensors.pop(f"parameters.{name}") for name in _named(tensors, "parameters.")}
             if tensors:
                 raise PlanError(f"{sorted(tensors)[0]} belongs to no layer")
-            return cls(scheme=Scheme.parse(document.scheme), layers=layers, parameters=parameters)
+            scheme, model = Scheme.parse(document.scheme), document.model_sha256
+            return cls(scheme=scheme, layers=layers, parameters=parameters, model_sha256=model)
         except (KeyError, RuntimeError, ValueError) as error:
             raise PlanError(f"{folder}: {str(error).splitlines()[0]}; make the plan again") from error
 

@@ -15,6 +15,7 @@ import msgspec
 
 from quantsuite.metrics import Items, Metric, check_finite, named_metric
 from quantsuite.provenance import Dataset, Environment, Key, Subject, TaskLabel
+from quantsuite.scheme import DTYPES
 
 SCHEMA_VERSION = 2
 RESULT = "quantsuite_result"
@@ -36,7 +37,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag=
 
     Raises:
         ValueError: if one of value and items is missing, both are of a passed record, the items are not of the metric,
-            the dataset has another number of items, or a number is not finite.
+            the dataset has another number of items, the dtype is none of a model, or a number is not finite.
     """
 
     task: TaskLabel
@@ -59,6 +60,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag=
             raise ValueError("a record that passed has no items")
         if (self.value is None) != (self.items is None):
             raise ValueError(f"a record has {'items' if self.value is None else 'a value'} but not the other")
+        if self.environment.dtype not in DTYPES:
+            raise ValueError(f"the dtype of a model is {self.environment.dtype!r}; use {', '.join(DTYPES)}")
         check_finite("value, seconds or details", [self.value or 0.0, self.seconds, *self.details.values()])
         if self.seconds < 0:
             raise ValueError(f"seconds are {self.seconds}, less than 0")

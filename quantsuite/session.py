@@ -178,6 +178,7 @@ class Session:
     def blank(self, cell: Cell, test: str) -> Record:
         """The record of a cell that was not measured."""
         opened, variant = None if isinstance(self._opened, Exception) else self._opened, cell.variant
+        kernel = self._kernel_or_none(variant) or ""
         return Record(
             test=test,
             outcome="error",
@@ -190,7 +191,8 @@ class Session:
                 plan=self._plans[variant.scheme].sha256 if variant.scheme in self._plans else "",
                 engine=self._engine_name,
                 head=self._include_head,
-                kernel=self._kernel_or_none(variant) or "",
+                kernel=kernel,
+                kernel_sha256=self._kernels.sha256[kernel] if self._kernels and kernel else "",
             ),
             environment=self._environment,
             reason="not measured",
