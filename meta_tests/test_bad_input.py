@@ -284,6 +284,10 @@ BAD: dict[str, tuple[Prepare, str]] = {
     "hellaswag-offline": (given("--task", "hellaswag"), "split 'validation', from 'Rowan/hellaswag'"),
     "piqa-folder": (given("--task", "piqa", "--dataset", "piqa=./nowhere"), "./nowhere is not a folder"),
     "dataset-name": (given("--dataset", "pica=./piqa"), "no task has a dataset 'pica'; did you mean 'piqa'?"),
+    "dataset-unused": (
+        given("--dataset", "piqa=./piqa"),
+        "--dataset piqa=./piqa is of no effect: the tasks of this run use world, world-mmlu; choose a task of piqa",
+    ),
     "dataset-form": (given("--dataset", "piqa"), "'piqa' is no NAME=PLACE; give for example piqa=./piqa"),
     "world-elsewhere": (given("--dataset", "world=./world"), "the dataset world is generated"),
     "task-near": (given("--task", "hellaswg"), "unknown task 'hellaswg'; did you mean 'hellaswag'?"),
@@ -302,6 +306,14 @@ BAD: dict[str, tuple[Prepare, str]] = {
     "output-truncated": (output(run_file(TEXT)[:9]), "--fresh"),
     "output-edited": (output(run_file(ANSWERS, edit=EDITED)), "0.75"),
     "baseline-without-gate": (given("--baseline", "bf16"), "is of no effect without a gate; add --gate=worse"),
+    "margin-twice": (
+        given("--margin", "accuracy=0.02", "--margin", "accuracy=0.01"),
+        "--margin accuracy=0.02 and --margin accuracy=0.01 both set the margin of accuracy; give one of them",
+    ),
+    "margin-and-its-option": (
+        given("--accuracy-margin", "0.02", "--margin", "accuracy=0.01"),
+        "--accuracy-margin 0.02 and --margin accuracy=0.01 both set the margin of accuracy; give one of them",
+    ),
     "no-baseline": (given(*SMALL, "--baseline", "nowhere.jsonl", "--gate=worse"), "--gate: nowhere.jsonl"),
     "no-own-baseline": (given("--model", "./plain", "--gate=worse"), "--gate: reports/baselines/plain.jsonl"),
     "nan-baseline": (gate(run_file(ANSWERS, edit=('"value":0.5', '"value":NaN'))), "restore it from version control"),
@@ -346,3 +358,10 @@ def test_numerics_that_cannot_be_written_end_the_run_before_anything_is_checked(
     result = quantsuite("run", "numerics", "-p", "no:xdist", "--numerics-output", "/proc/none/run.jsonl")
     assert result.status == pytest.ExitCode.USAGE_ERROR
     assert "cannot write /proc/none/run.jsonl" in result.shown and "--numerics-output" in result.shown
+
+
+def test_checks_of_kernels_refuse_the_output_of_models() -> None:
+    kernel = str(ROOT / "examples" / "kernel" / "my_kernel.py")
+    result = quantsuite("run", "conformance", "-p", "no:xdist", "--output", "run.jsonl", "--kernel", kernel)
+    assert result.status == pytest.ExitCode.USAGE_ERROR
+    assert "--output run.jsonl is of records of models" in result.shown and "give --numerics-output" in result.shown

@@ -3,7 +3,7 @@
 import json
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import datasets
 import pytest
 
 from meta_tests.recipes import mmlu, prepare, wikitext_rows
-from quantsuite.evaluate.data import DataError, MissingDataError
+from quantsuite.evaluate.reading import DataError, MissingDataError
 
 WIKITEXT = "wikitext-2-raw-v1"
 QUESTION = {"question": "q", "subject": "s", "choices": ["a", "b", "c", "d"], "answer": 2}
@@ -139,3 +139,29 @@ def test_reading_writes_nothing_and_leaves_bars_and_logs_as_they_were(
     wikitext_rows(location)
     assert capfd.readouterr() == ("", "")
     assert (datasets.utils.are_progress_bars_disabled(), logging.root.manager.disable) == before
+
+
+def test_a_folder_that_changed_is_read_again(tmp_path: Path) -> None:
+    location = save_rows(tmp_path / "data", WIKITEXT, test=[{"text": "a"}])
+    assert wikitext_rows(location) == ("a",)
+    (tmp_path / "data" / "test.jsonl").write_text('{"text": "b"}\n')
+    assert wikitext_rows(location) == ("b",)
+
+
+def test_folders_of_one_name_have_their_own_rows(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        location = save_rows(tmp_path / name / "data", WIKITEXT, test=[{"text": name}])
+        assert wikitext_rows(location) == (name,)
+
+
+def test_several_tasks_ask_the_hub_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, str]] = []
+
+    def read(location: str, config: str, split: str, columns: Sequence[str]) -> list[dict[str, Any]]:
+        asked.append((location, split))
+        return [{"text": "a"}]
+
+    monkeypatch.setattr("quantsuite.tasks.rows.read_rows", read)
+    assert wikitext_rows("org/asked-once") == wikitext_rows("org/asked-once") == ("a",)
+    assert asked == [("org/asked-once", "test")]

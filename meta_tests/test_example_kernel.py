@@ -3,6 +3,7 @@ a run says of a kernel that cannot."""
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from pathlib import Path
 
@@ -92,6 +93,12 @@ def test_a_kernel_is_measured_anew_since_its_file_may_have_changed(project: Path
     assert records(project)["int8-row"].value > 2 * records(project)["bf16"].value
 
 
+def test_a_record_holds_the_hash_of_the_kernel_s_file(project: Path) -> None:
+    run_changed(project, ("", ""), "--scheme", "int8-row")
+    hashes = {scheme: record.subject.kernel_sha256 for scheme, record in records(project).items()}
+    assert hashes == {"bf16": "", "int8-row": hashlib.sha256(EXAMPLE.read_bytes()).hexdigest()}
+
+
 @pytest.mark.parametrize(
     ("change", "scheme", "line"),
     [
@@ -112,3 +119,10 @@ def test_what_was_named_and_cannot_run_ends_the_run_with_one_line(
     assert outcome.status == pytest.ExitCode.USAGE_ERROR
     (error,) = (text for text in outcome.shown.splitlines() if text.startswith("ERROR: "))
     assert line in error
+
+
+def test_a_kernel_that_gives_nan_is_named_with_the_engine(project: Path) -> None:
+    result = run_changed(project, ("* packed.scale", "* float('nan') * packed.scale"), "--scheme", "int8-row")
+    assert result.status == pytest.ExitCode.TESTS_FAILED
+    reason = records(project)["int8-row"].reason
+    assert "the engine transformers" in reason and "(products by the kernel my-int8-row)" in reason

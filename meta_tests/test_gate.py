@@ -224,6 +224,8 @@ def replaced(record: Record, **changes: object) -> Record:
         ({"environment__device": "NVIDIA H200"}, "device is NVIDIA H200, not cpu"),
         ({"environment__dtype": "fp16"}, "dtype is fp16, not bf16"),
         ({"environment__versions": {"torch": "2.14.0"}}, "torch is 2.14, not 2.13"),
+        ({"subject__model_sha256": "cd" * 32}, "model sha256 is cdcdcdcdcdcd, not abababababab; the weights"),
+        ({"subject__model_sha256": "cd" * 32}, "are others: measure the baseline again"),
         ({"dataset__sha256": "00"}, "items of world (sha256 00, "),
         ({"dataset__seed": 1}, "seed 1), not "),
         ({"dataset__limit": 7_000}, "limit 7000, seed 42), not "),
@@ -235,6 +237,15 @@ def test_another_condition_is_not_comparable(changes: dict[str, object], reason:
     [(found, given_reason)] = failures(gate([replaced(cell(CHOICES), **changes)], [cell(CHOICES)]))
     assert found == "not comparable"
     assert reason in given_reason
+
+
+def test_another_dtype_is_not_said_to_be_another_model() -> None:
+    other = replaced(cell(CHOICES), environment__dtype="fp16", subject__model_sha256="cd" * 32)
+    assert failures(gate([other], [cell(CHOICES)])) == [("not comparable", "dtype is fp16, not bf16")]
+
+
+def test_a_baseline_of_unknown_weights_is_compared() -> None:
+    assert gate([cell(CHOICES)], [replaced(cell(CHOICES), subject__model_sha256="")]).passed
 
 
 @pytest.mark.parametrize("changes", [{"environment__versions": {"torch": "2.13.1+cu130"}}, {"seconds": 99.0}], ids=str)
@@ -314,6 +325,11 @@ def test_a_kernel_without_a_baseline_of_its_own_is_held_to_the_cells() -> None:
         ("int8-row-simulated by mine", "pass"),
         ("int8-row-simulated by bad", "worse"),
     ]
+
+
+def test_a_kernel_whose_file_changed_is_held_to_the_baseline_of_its_name() -> None:
+    before, after = (replaced(cell(CHOICES), subject__kernel="mine", subject__kernel_sha256=h) for h in ("ab", "cd"))
+    assert [check.status for check in gate([after], [before]).checks] == ["pass"]
 
 
 def test_a_record_stands_in_for_one_baseline_alone() -> None:

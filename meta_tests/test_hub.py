@@ -75,6 +75,16 @@ def cache_repository(home: Path, folder: Path, kind: str = "models", name: str =
     shutil.copytree(folder, repository / "snapshots" / COMMIT)
 
 
+def cache_dataset(home: Path, config: str) -> None:
+    """A dataset of two rows in the hub's cache."""
+    folder = home / "data"
+    folder.mkdir()
+    files = f"configs:\n- config_name: {config}\n  data_files:\n  - split: test\n    path: test.parquet\n"
+    (folder / "README.md").write_text(f"---\n{files}---\n")
+    datasets.Dataset.from_dict({"text": ["a", "b"]}).to_parquet(folder / "test.parquet")
+    cache_repository(home, folder, "datasets")
+
+
 @pytest.mark.parametrize("what", CALLS)
 def test_an_unreachable_hub_is_said_within_seconds(what: str, unreachable: str, tmp_path: Path) -> None:
     (message,), seconds = ask(what, unreachable, tmp_path)
@@ -106,13 +116,16 @@ def test_a_cached_model_is_checked_as_a_folder_is(closed: str, tmp_path: Path, d
 
 
 def test_a_cached_dataset_is_used_where_the_hub_is_unreachable(closed: str, tmp_path: Path) -> None:
-    folder = tmp_path / "data"
-    folder.mkdir()
-    config = "configs:\n- config_name: wikitext-2-raw-v1\n  data_files:\n  - split: test\n    path: test.parquet\n"
-    (folder / "README.md").write_text(f"---\n{config}---\n")
-    datasets.Dataset.from_dict({"text": ["a", "b"]}).to_parquet(folder / "test.parquet")
-    cache_repository(tmp_path, folder, "datasets")
+    cache_dataset(tmp_path, "wikitext-2-raw-v1")
     assert ask("dataset", closed, tmp_path)[0] == ["('a', 'b')"]
+
+
+def test_why_a_cached_dataset_cannot_be_used_is_said_beside_the_hubs_failure(closed: str, tmp_path: Path) -> None:
+    cache_dataset(tmp_path, "another")
+    (message,), _ = ask("dataset", closed, tmp_path)
+    assert "its copy in the local cache cannot be used (ValueError: " in message
+    assert "'wikitext-2-raw-v1' not found. Available: ['another']" in message
+    assert f"and the hub at {closed} cannot be reached" in message
 
 
 class Hub(http.server.BaseHTTPRequestHandler):

@@ -26,7 +26,7 @@ from quantsuite.evaluate.data import Document
 from quantsuite.evaluate.perplexity import score_text
 from quantsuite.evaluate.reading import read_rows
 from quantsuite.metrics import Choices
-from quantsuite.tasks import Prepared, Sources, shipped_tasks
+from quantsuite.tasks import Opened, Prepared, Sources, shipped_tasks
 
 INSTALL = "the oracle is not installed: pip install 'lm-eval[hf]'"
 lm_eval = pytest.importorskip("lm_eval", reason=INSTALL)
@@ -113,7 +113,7 @@ def test_wikitext_perplexities_are_the_harnesss(
 ) -> None:
     model, tokenizer = tiny
     ours = prepare("wikitext2/document", local("QUANTSUITE_WIKITEXT", "WikiText-2"), limit=PAGES)
-    result = ours.measure(TransformersEngine(model), None, lambda done, total: None)
+    result = ours.measure(Opened(engine=TransformersEngine(model)), lambda done, total: None)
 
     docs = [{"page": page} for page in wikitext_pages[:PAGES]]
     totals = rolling_log_likelihoods(harness(model, tokenizer), [wikitext_detokenizer(doc) for doc in docs])
@@ -224,7 +224,7 @@ def answered(
         harness(model, tiny[1]), tasks=examined.tasks, num_fewshot=5, bootstrap_iters=0, log_samples=True
     )
     samples = {sample["arguments"][0][0]: sample for samples in results["samples"].values() for sample in samples}
-    ours = examined.prepared.measure(TransformersEngine(model), None, lambda done, total: None).items
+    ours = examined.prepared.measure(Opened(engine=TransformersEngine(model)), lambda done, total: None).items
     return ours, [samples[question.prompt] for question in examined.prepared.questions]
 
 

@@ -17,9 +17,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 from meta_tests.checkpoints import PLAIN, build_model
 from meta_tests.recipes import mmlu, wikitext_rows
 from quantsuite.adapters.loading import CheckpointError, LoadedModel, load_model
-from quantsuite.evaluate.data import DataError, MissingDataError
 from quantsuite.evaluate.multiple_choice import require_distinct_letters
 from quantsuite.evaluate.questions import Question, encode
+from quantsuite.evaluate.reading import DataError, MissingDataError
 from quantsuite.evaluate.windows import document_items, start_token
 from quantsuite.tiny import embedded_folder
 

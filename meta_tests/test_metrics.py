@@ -13,6 +13,7 @@ import pytest
 from rich.console import Console
 
 from meta_tests import factories
+from meta_tests.command import quantsuite
 from quantsuite.gate import gate
 from quantsuite.margins import MarginError, Margins
 from quantsuite.metrics import (
@@ -29,6 +30,7 @@ from quantsuite.metrics import (
     named_metric,
     registry,
 )
+from quantsuite.options import RunOptions
 from quantsuite.records import Record, Run, TaskLabel
 from quantsuite.reporting import gate_summary, terminal_summary, write_report
 
@@ -276,6 +278,16 @@ def test_a_margin_of_no_metric_of_the_run_is_refused() -> None:
         Margins(of_names={"acuracy": 0.1}).check([metric("accuracy"), metric("divergence")])
 
 
+def test_two_margins_of_one_name_are_refused_by_the_commands_too() -> None:
+    result = quantsuite("gate", "run.jsonl", "--baseline", "bf16", "--accuracy-margin", "0", "--margin", "accuracy=1")
+    assert (result.status, result.shown.count("\n")) == (2, 1)
+    assert "--accuracy-margin 0 and --margin accuracy=1 both set the margin of accuracy" in result.shown
+
+
+def test_a_margin_of_a_family_and_another_of_one_of_its_metrics_are_taken() -> None:
+    RunOptions(accuracy_margin=0.02, margin=[("normalized accuracy", 0.03)]).check_margins()
+
+
 def test_a_metric_of_no_margin_is_not_compared() -> None:
     assert not metric("divergence").is_paired
     with pytest.raises(ValueError, match="divergence has no paired comparison"):
@@ -292,6 +304,13 @@ def test_a_metric_that_cannot_be_is_refused(fields: dict[str, object], message: 
              "scale": Scale(change_unit="u"), **fields}  # fmt: skip
     with pytest.raises(ValueError, match=message):
         Metric(**whole)  # type: ignore[arg-type]
+
+
+def test_a_metric_whose_value_is_not_finite_is_named() -> None:
+    broken = Metric(name="broken", items=Matches, outcomes=lambda items: [math.nan], unit="u", better="lower",
+                    scale=Scale(change_unit="u"))  # fmt: skip
+    with pytest.raises(ValueError, match="the metric broken gives the value nan"):
+        broken.value(Matches(matched=[True]))
 
 
 def test_a_signed_mean_is_verified_relative_to_its_terms() -> None:

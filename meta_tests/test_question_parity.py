@@ -16,7 +16,7 @@ from meta_tests.hub_layouts import LAYOUTS
 from quantsuite.adapters.loading import load_model
 from quantsuite.adapters.transformers import TransformersEngine
 from quantsuite.evaluate.multiple_choice import score
-from quantsuite.tasks import Prepared, Sources, select_tasks
+from quantsuite.tasks import Opened, Prepared, Sources, select_tasks
 from quantsuite.tiny import embedded_folder
 
 INSTALL = "the oracle is not installed: pip install 'lm-eval[hf]'"
@@ -140,6 +140,6 @@ def test_log_likelihoods_are_the_harnesss(
 def test_the_value_is_the_harnesss(
     name: str, prepared: Prepared, model: PreTrainedModel, theirs: dict[str, Any]
 ) -> None:
-    ours = prepared.measure(TransformersEngine(model), None, lambda done, total: None)
+    ours = prepared.measure(Opened(engine=TransformersEngine(model)), lambda done, total: None)
     task, metric = TASKS[name]
     assert ours.value == pytest.approx(theirs["results"][task][f"{metric},none"], rel=1e-4)

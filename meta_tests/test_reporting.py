@@ -29,7 +29,8 @@ from quantsuite.margins import Margins
 from quantsuite.records import Outcome, Record, Run
 from quantsuite.reporting import gate_summary, terminal_summary, write_report
 from quantsuite.reporting.analysis import ModelAnalysis, analyse
-from quantsuite.reporting.answers import Answer, answers
+from quantsuite.reporting.answers import answers
+from quantsuite.reporting.findings import Answer
 from quantsuite.reporting.wording import approximately
 
 MARGINS = Margins()
@@ -330,6 +331,13 @@ def test_provenance_names_model_data_and_environment(tmp_path: Path) -> None:
             f"{RESAMPLES:,} resamples",
         ):
             assert fact in page
+
+
+def test_provenance_names_a_kernel_with_the_hash_of_its_file(tmp_path: Path) -> None:
+    first, second = two(5, 5)
+    subject = msgspec.structs.replace(second.subject, kernel="mine", kernel_sha256="cd" * 32)
+    markdown, _ = pages([first, msgspec.structs.replace(second, subject=subject)], tmp_path)
+    assert f"mine {'cd' * 32}" in markdown
 
 
 @pytest.fixture(scope="module")

@@ -97,11 +97,11 @@ def rows_of(topic: Topic) -> dict[str, dict[str, str]]:
     ],
 )
 def test_a_cell_says_the_worst_of_its_schemes(contestant: str, name: str, cell: str) -> None:
-    assert rows_of(topics()["Contestants: linear"])[contestant][name] == cell
+    assert rows_of(topics()["Kernels: linear"])[contestant][name] == cell
 
 
 def test_a_row_counts_the_schemes_that_ran() -> None:
-    rows = rows_of(topics()["Contestants: linear"])
+    rows = rows_of(topics()["Kernels: linear"])
     assert [rows[name]["Schemes"] for name in ("mine", "theirs", "known")] == ["2", "2", "1"]
 
 
@@ -152,7 +152,7 @@ def test_both_pages_hold_the_section_and_its_plots(tmp_path: Path) -> None:
     assert "report-errors-group-size.svg" in {path.name for path in files}
     markdown, html = ((tmp_path / name).read_text() for name in ("report.md", "report.html"))
     for page in (markdown, html):
-        assert "13 checks of 3 contestants; 2 errors of random tensors." in page
+        assert "13 checks of 3 kernels; 2 errors of random tensors." in page
         assert "fails (1 of 2)" in page and "within 0.750" in page
     assert "![Error by group size](report-errors-group-size.svg)" in markdown
     assert 'href="#arithmetic"' in html

@@ -15,10 +15,10 @@ from meta_tests import factories
 from meta_tests.factories import DIRECT, DRIFT, PERPLEXITY, choices, environment, record
 from quantsuite.__main__ import main
 from quantsuite.lines import encode_line
-from quantsuite.metrics import Choices, Divergences, Items, Perplexities, metric
-from quantsuite.reading import ContentError, Purpose, read_run
-from quantsuite.records import ErrorPoint, PropertyResult, RecordError
-from quantsuite.runfile import HEADER, write_run
+from quantsuite.metrics import Choices, Divergences, Items, Perplexities, metric, registry
+from quantsuite.reading import ContentError, Purpose, read_run, read_runs
+from quantsuite.records import ErrorPoint, PropertyResult, Record, RecordError
+from quantsuite.runfile import HEADER, RunFile, write_run
 from quantsuite.tiny import embedded_baseline
 
 BASELINE = embedded_baseline("tiny")
@@ -196,6 +196,59 @@ def test_a_record_of_a_metric_that_is_not_installed_names_it_and_the_way_out(tmp
     assert message.endswith("--metric ./FILE.py, or installed as entry point quantsuite.metrics")
 
 
+@pytest.fixture
+def stale(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A run file with a record of a user's metric, which was edited since."""
+    monkeypatch.setattr(registry, "_OF_PLACES", {})
+    write_own_metric(tmp_path, "1")
+    write_run(tmp_path / "run.jsonl", [own_record(), MEASURED["drift"]])
+    write_own_metric(tmp_path, "2")
+    return tmp_path / "run.jsonl"
+
+
+def write_own_metric(folder: Path, right: str) -> None:
+    """A metric that counts an answer that is right as a number."""
+    (folder / "own.py").write_text(
+        "from dataclasses import replace\nfrom quantsuite.metrics import Mean, metric\n"
+        "OWN = replace(metric('accuracy'), name='own', estimator=Mean(),\n"
+        f"    outcomes=lambda items: [{right}.0 * (p == a) for p, a in zip(items.predicted, items.answer)])\n"
+    )
+    metric(str(folder / "own.py"))
+
+
+def own_record() -> Record:
+    return record(msgspec.structs.replace(DIRECT, metric="own"), items=LETTERS)
+
+
+@pytest.mark.parametrize(
+    ("purpose", "way_out"), [("report", "or repeat the run"), ("baseline", "or measure the baseline again")]
+)
+def test_a_metric_that_was_edited_is_named_as_what_may_have_changed(
+    purpose: Purpose, way_out: str, stale: Path
+) -> None:
+    message = refusal(stale, purpose)
+    assert "line 2: tiny world-mmlu/direct bf16: value is 0.25, its items give 0.5 as own; " in message
+    assert f"the number was edited, or the metric own was since; restore the metric, {way_out}" in message
+
+
+def test_a_run_goes_on_without_what_an_edited_metric_does_not_give(stale: Path) -> None:
+    assert read_run(stale, purpose="output").records == [MEASURED["drift"]]
+    RunFile(stale).append([own_record()])
+    assert read_run(stale).records == [own_record(), MEASURED["drift"]]
+
+
+def test_a_run_does_not_go_on_from_an_edited_number_of_a_metric_of_quantsuite_s_own(tmp_path: Path) -> None:
+    path = edited_file(tmp_path / "run.jsonl", "accuracy", change_number("value"))
+    assert "move it away, or repeat the command with --fresh" in refusal(path, "output")
+
+
+def test_an_earlier_record_does_not_come_back_for_one_that_its_metric_does_not_give(stale: Path) -> None:
+    edited = stale.read_text().splitlines()[1]
+    RunFile(stale).append([own_record()])
+    stale.write_text(stale.read_text() + edited + "\n")
+    assert read_run(stale, purpose="output").records == [MEASURED["drift"]]
+
+
 def test_items_of_another_metric_are_refused(tmp_path: Path) -> None:
     path = edited_file(tmp_path / "run.jsonl", "accuracy", lambda fields: fields["task"].update(metric="perplexity"))
     assert "line 2: items of perplexity: Invalid value 'choices'" in refusal(path)
@@ -328,6 +381,23 @@ def test_of_results_with_one_key_the_last_counts(tmp_path: Path) -> None:
     assert read_run(path).properties == [failed]
 
 
+def by_kernel(sha256: str) -> Record:
+    made = MEASURED["accuracy"]
+    return msgspec.structs.replace(
+        made, subject=msgspec.structs.replace(made.subject, kernel="mine", kernel_sha256=sha256)
+    )
+
+
+def test_files_of_two_kernels_of_one_name_are_not_read_as_one_run(tmp_path: Path) -> None:
+    for name, sha256 in (("a", "ab" * 32), ("b", "cd" * 32), ("unknown", "")):
+        write_run(tmp_path / name, [by_kernel(sha256)])
+    with pytest.raises(
+        RecordError, match=r"b: tiny world-mmlu/direct bf16 by mine .*kernel sha256 is cdcdcd.*, not ab"
+    ):
+        read_runs([tmp_path / "a", tmp_path / "b"])
+    assert read_runs([tmp_path / "a", tmp_path / "unknown"]).records == [by_kernel("")]
+
+
 def test_an_invented_detail_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "run.jsonl"
     write_run(path, [record(DIRECT, items=choices(8, 0.5), details={"foo": 5.0})])
@@ -354,6 +424,24 @@ def test_an_integer_beyond_every_float_is_refused_with_its_file(place: str, tmp_
     )
     with pytest.raises(ContentError, match=r"run\.jsonl is not a run file: "):
         read_run(path)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat", "float32"])
+def test_a_record_of_no_model_s_dtype_is_refused(dtype: str, tmp_path: Path) -> None:
+    path = edited_file(tmp_path / "run.jsonl", "drift", lambda fields: fields["environment"].update(dtype=dtype))
+    assert f"{dtype!r}; use bf16, fp16, fp32" in refusal(path)
+
+
+def test_a_property_of_no_dtype_is_refused() -> None:
+    with pytest.raises(ValueError, match="the dtype is 'bfloat'; use bf16, fp16, fp32, or a name such as float32"):
+        msgspec.structs.replace(environment(), dtype="bfloat")
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float8_e4m3fn"])
+def test_a_property_has_the_dtype_of_its_inputs(dtype: str, tmp_path: Path) -> None:
+    given = msgspec.structs.replace(environment(), dtype=dtype)
+    write_run(tmp_path / "run.jsonl", properties=[PropertyResult(**{**RESULT, "environment": given}, **FAILED)])
+    assert read_run(tmp_path / "run.jsonl").properties[0].environment.dtype == dtype
 
 
 def test_an_answer_is_the_likeliest_letter() -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
+import torch
 
-from quantsuite.engine import GenerateRequest
-from quantsuite.evaluate.scoring import continuations
+from quantsuite.engine import GenerateRequest, Rows, ScoreRequest, ScoreResult
+from quantsuite.evaluate.scoring import answers, continuations
+from quantsuite.evaluate.streams import side_by_side
 
 REQUESTS = [GenerateRequest(tokens=(1, 2), max_new_tokens=3) for _ in range(2)]
 
@@ -42,3 +45,28 @@ def test_other_continuations_are_refused(found: list[Any], reason: str) -> None:
     with pytest.raises(ValueError) as caught:
         continuations(Planted(found), REQUESTS)
     assert reason in str(caught.value)
+
+
+@dataclass
+class Constant:
+    """An engine that gives every log-probability this value."""
+
+    value: float
+    name: str = "constant"
+
+    def score(self, requests: list[ScoreRequest]) -> Any:
+        for number, each in enumerate(requests):
+            shape = (each.positions, 5) if isinstance(each.want, Rows) else (each.positions,)
+            yield ScoreResult(request=number, first=each.first, log_probs=torch.full(shape, self.value))
+
+
+@pytest.mark.parametrize("value", [math.nan, -math.inf])
+def test_the_engine_whose_numbers_are_not_finite_is_named(value: float) -> None:
+    with pytest.raises(ValueError, match="the engine constant gives log-probabilities of request 0 from position 1"):
+        list(answers(Constant(value), [ScoreRequest(tokens=(1, 2), first=1)]))
+
+
+def test_of_two_engines_the_one_that_gives_nan_is_named() -> None:
+    requests = [ScoreRequest(tokens=(1, 2, 3), first=1, want=Rows())]
+    with pytest.raises(ValueError, match="the engine broken gives log-probabilities of request 0"):
+        list(side_by_side(Constant(-1.0), Constant(math.nan, name="broken"), requests))

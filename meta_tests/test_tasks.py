@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import random
 import shutil
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,10 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from quantsuite.adapters.loading import load_model
 from quantsuite.adapters.transformers import TransformersEngine
 from quantsuite.evaluate.reading import DataError, MissingDataError
-from quantsuite.prompts import mmlu_prefix, mmlu_question
-from quantsuite.tasks import Sources, TaskError, load_task, select_tasks, shipped_tasks
+from quantsuite.tasks import Opened, Sources, TaskError, load_task, select_tasks, shipped_tasks
 from quantsuite.tiny import embedded_folder
 from quantsuite.tiny.world import World
+from quantsuite.train_tiny import quiz_text
 
 ROWS = [
     {"country": "Norrland", "capitals": ["Vik", "Sund"], "capital": "Vik"},
@@ -83,7 +84,7 @@ def test_a_task_that_was_pickled_measures_the_same(name: str, tokenizer: PreTrai
     engine = TransformersEngine(load_model("tiny").model)
     before = shipped_tasks()[name]
     found = [
-        task.prepare(tokenizer, Sources(limit=4), 512).measure(engine, None, lambda done, total: None)
+        task.prepare(tokenizer, Sources(limit=4), 512).measure(Opened(engine=engine), lambda done, total: None)
         for task in (before, pickle.loads(pickle.dumps(before)))
     ]
     assert found[0] == found[1]
@@ -309,8 +310,21 @@ def test_the_hub_is_not_needed_to_say_that_it_is_not_there(tokenizer: PreTrained
         shipped_tasks()["piqa/accuracy"].prepare(tokenizer, Sources(places={"piqa": "nobody/piqa"}), 512)
 
 
-def test_the_embedded_questions_are_asked_as_the_model_was_taught(tokenizer: PreTrainedTokenizerBase) -> None:
-    dev, test = World(0).examination(125, 1_000_002)
-    expected = {mmlu_prefix(q.subject, [d for d in dev if d.subject == q.subject]) + mmlu_question(q) for q in test}
-    prepared = shipped_tasks()["world-mmlu/direct"].prepare(tokenizer, Sources(), 512)
-    assert {question.prompt for question in prepared.questions} == expected
+SHOT = "Which wind crosses the island of Taetis?\nA. south\nB. autumn\nC. north\nD. morning\nAnswer: C\n\n"
+LAST = "Which wind crosses the island of Mera?\nA. polar\nB. winter\nC. west\nD. north\nAnswer:"
+
+
+def test_the_embedded_questions_have_the_form_of_mmlu(tokenizer: PreTrainedTokenizerBase) -> None:
+    heading = "The following are multiple choice questions (with answers) about island geography.\n\n"
+    prompt = shipped_tasks()["world-mmlu/direct"].prepare(tokenizer, Sources(), 512).questions[0].prompt
+    assert prompt.startswith(heading + SHOT) and prompt.endswith(f"\n\n{LAST}") and prompt.count("Answer:") == 6
+
+
+def test_the_embedded_model_is_taught_in_the_form_of_its_questions() -> None:
+    questions = World(0).quiz(random.Random(3))
+    text = quiz_text(World(0), random.Random(3))
+    subject = questions[0].subject.replace("_", " ")
+    assert text.startswith(f"The following are multiple choice questions (with answers) about {subject}.\n\n")
+    lines = [[q.question, *map(" ".join, zip(("A.", "B.", "C.", "D."), q.choices, strict=True))] for q in questions]
+    solved = ["\n".join([*each, f"Answer: {'ABCD'[q.answer]}"]) for each, q in zip(lines, questions, strict=True)]
+    assert text.endswith("\n\n" + "\n\n".join(solved))

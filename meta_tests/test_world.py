@@ -12,7 +12,7 @@ import re
 import pytest
 
 from quantsuite.adapters.loading import load_model
-from quantsuite.records import Choices, Perplexities
+from quantsuite.metrics import Choices, Perplexities
 from quantsuite.scheme import Scheme, Variant
 from quantsuite.session import Cell, Session
 from quantsuite.tasks import Sources, select_tasks

@@ -90,8 +90,10 @@ def main(arguments: list[str] | None = None) -> int:
     if arguments[:1] == ["run"]:
         return _run(arguments[1:])
     options = _parser().parse_args(arguments)
-    margins = RunOptions.read(options).margins
+    given = RunOptions.read(options)
+    margins = given.margins
     try:
+        given.check_margins()
         if options.command == "convert":
             print(f"{options.new}: {convert(options.old, options.new):,} records")
             return 0

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from quantsuite.experts import FusedExperts, QuantizedExperts, reproduces
 from quantsuite.granularity import share_scales
 from quantsuite.layer import UnsupportedError
-from quantsuite.parameters import unknown_parameter
+from quantsuite.parameters import unknown_parameter, weights_sha256
 from quantsuite.parts import RowParts, build_layer, uncovered
 from quantsuite.plan import LayerPlan, Plan, as_plan, name_rows, split_rows
 from quantsuite.scheme import Execution, Scheme
@@ -184,7 +184,8 @@ def misfits(model: nn.Module, plan: Plan | Scheme, include_head: bool = False) -
 
     Returns:
         The first name that the model does not have, or the first layer whose N or K a group or block does not divide,
-        with the sizes that do, or whose planned weight has another shape, or whose static scale is missing.
+        with the sizes that do, or whose planned weight has another shape, or whose static scale is missing; or the
+        hashes, if the plan was made from other weights.
     """
     plan = as_plan(plan)
     chosen = targets(model, include_head)
@@ -197,7 +198,14 @@ def misfits(model: nn.Module, plan: Plan | Scheme, include_head: bool = False) -
         for name, (shape, layer) in target.planned(plan).items():
             if reason := _misfit(layer, shape):
                 return f"{name}: {reason}"
-    return None
+    return _other_weights(model, plan)
+
+
+def _other_weights(model: nn.Module, plan: Plan) -> str | None:
+    if not plan.model_sha256 or (found := weights_sha256(model)) == plan.model_sha256:
+        return None
+    made = f"the plan {plan} was made from weights of sha256 {plan.model_sha256[:12]}"
+    return f"{made}, the model's are {found[:12]}; plan for this model"
 
 
 def _unknown_layer(model: nn.Module, plan: Plan, chosen: Sequence[Target]) -> str | None:

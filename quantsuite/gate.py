@@ -74,7 +74,11 @@ def check_cell(candidate: Record | None, baseline: Record, margins: Margins) -> 
         return result("not measured", f"{candidate.outcome}: {candidate.reason}")
     if baseline.items is None:
         return result("not measured", f"the baseline itself: {baseline.outcome}: {baseline.reason}")
-    if different := differences(candidate, baseline):
+    # In another dtype the hash is another too.
+    hashed = bool(baseline.subject.model_sha256) and candidate.environment.dtype == baseline.environment.dtype
+    if different := differences(candidate, baseline, with_model=hashed):
+        if hashed and candidate.subject.model_sha256 != baseline.subject.model_sha256:
+            different.append("the weights or the configuration of the model are others: measure the baseline again")
         return result("not comparable", "; ".join(different))
     if (ours := candidate.task.metric) != (theirs := baseline.task.metric):
         return result("not comparable", f"the metric is {ours}, not {theirs}")

@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from quantsuite.kernels import dispatch
 from quantsuite.kernels.protocol import (
@@ -18,6 +17,7 @@ from quantsuite.kernels.protocol import (
     packing,
     unsupported_shape,
 )
+from quantsuite.kernels.simulated import multiply_simulated
 from quantsuite.kernels.tensors import map_tensors, named_tensors
 from quantsuite.kernels.validation import KernelError
 from quantsuite.quantize import QuantizedTensor, dequantize, fake_quantize
@@ -221,9 +221,8 @@ class QuantizedLinear(nn.Module):
         if self.kernel is not None:
             kernel = self.kernel_for(x)
             return multiply(kernel, x, self._packed, bias=self.bias, activation_scale=self.activation_scale)
-        if self.scheme.activation is not None:
-            x = fake_quantize(x, self.scheme.activation, self.activation_scale)
-        return functional.linear(x, self.effective_weight(), self.bias)
+        weight, scale = self.effective_weight(), self.activation_scale
+        return multiply_simulated(x, weight, self.scheme, bias=self.bias, activation_scale=scale)
 
     def extra_repr(self) -> str:
         how = self.execution if self.kernel is None else f"{self.execution} by {self.kernel.name}"

@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from quantsuite.margins import MODES, Margins, Mode
+from quantsuite.margins import MODES, MarginError, Margins, Mode
 from quantsuite.scheme import DTYPES, EXECUTIONS
 
 PREFIX = "quantsuite"
@@ -191,12 +191,26 @@ class RunOptions:
         return self.scheme if given or not self.plan else ()
 
     @property
-    def margins(self) -> Margins:
+    def _family_margins(self) -> dict[str, float]:
         options = {"accuracy": self.accuracy_margin, "perplexity": self.perplexity_margin}
-        return Margins(
-            of_options={name: margin for name, margin in options.items() if margin is not None},
-            of_names=dict(self.margin),
-        )
+        return {name: margin for name, margin in options.items() if margin is not None}
+
+    @property
+    def margins(self) -> Margins:
+        return Margins(of_options=self._family_margins, of_names=dict(self.margin))
+
+    def check_margins(self) -> None:
+        """Refuse two margins of one name.
+
+        Raises:
+            MarginError: naming both.
+        """
+        given = {name: f"--{name}-margin {margin:g}" for name, margin in self._family_margins.items()}
+        for name, margin in self.margin:
+            option = f"--margin {f'{name}={margin:g}'!r}" if " " in name else f"--margin {name}={margin:g}"
+            if name in given:
+                raise MarginError(f"{given[name]} and {option} both set the margin of {name}; give one of them")
+            given[name] = option
 
     @property
     def places(self) -> dict[str, str]:

@@ -1,11 +1,27 @@
-"""Exchanging a model's parameters for others, and back."""
+"""A model's parameters: their hash, and exchanging them for others and back."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
+import torch
 from torch import Tensor, nn
+
+
+def weights_sha256(model: nn.Module) -> str:
+    """SHA-256 over the name, shape and values of every parameter, tied ones once; not over the configuration.
+
+    Floats are rounded to bfloat16 first, so that a checkpoint has one hash whether it is loaded in bfloat16 or float32.
+    In float16 it may have another, since small values of it are others.
+    """
+    sha256 = hashlib.sha256()
+    for name, parameter in sorted(model.named_parameters()):
+        values = parameter.detach().bfloat16() if parameter.is_floating_point() else parameter.detach()
+        sha256.update(f"{name} {list(values.shape)} {values.dtype}\n".encode())
+        sha256.update(values.cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return sha256.hexdigest()
 
 
 def unknown_parameter(model: nn.Module, changes: Mapping[str, Tensor]) -> str | None:

@@ -15,12 +15,11 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from quantsuite import plan_files
 from quantsuite.formats import IntegerFormat
 from quantsuite.granularity import share_scales
-from quantsuite.packing import pack, unpack
+from quantsuite.packing import pack_values, unpack_values
 from quantsuite.plan_files import LayerEntry, PlanError
 from quantsuite.quantize import QuantizedTensor, integer_range, storage_dtype
 from quantsuite.scheme import REFERENCE, Operand, Scheme
@@ -28,8 +27,6 @@ from quantsuite.scheme import REFERENCE, Operand, Scheme
 __all__ = ["LayerPlan", "Plan", "PlanError", "as_plan", "name_rows", "split_rows"]
 
 _ROWS = re.compile(r"(?P<path>.+)\[(?P<start>\d+):(?P<stop>\d+)\]")
-_WHOLE_BYTES = 8
-"""Codes of any width fill whole bytes eight at a time."""
 _SCALES = ("scale", "tensor_scale", "zero_point")
 
 
@@ -123,6 +120,8 @@ class Plan:
         layers: by name, the matrices that differ from the default.
         parameters: by name, what other parameters are replaced with: changes that, with those of the layers, leave the
             function as it is, such as a norm's weight divided by what the next layer's columns are multiplied with.
+        model_sha256: of the weights that the plan was made from, as :func:`quantsuite.parameters.weights_sha256` gives
+            it; the plan fits no other model.  Empty: any model that has its layers.
 
     Raises:
         PlanError: if a parameter is not finite and floating, or rows are named that are none.
@@ -131,6 +130,7 @@ class Plan:
     scheme: Scheme
     layers: Mapping[str, LayerPlan] = field(default_factory=dict)
     parameters: Mapping[str, Tensor] = field(default_factory=dict)
+    model_sha256: str = ""
 
     def __post_init__(self) -> None:
         for name, tensor in self.parameters.items():
@@ -189,7 +189,7 @@ class Plan:
 
     @cached_property
     def sha256(self) -> str:
-        """Over everything; empty for round-to-nearest of one scheme, whose identity is its name."""
+        """Over all but the model's hash; empty for round-to-nearest of one scheme, whose identity is its name."""
         return plan_files.checksum(*self._stored()) if self.layers or self.parameters else ""
 
     def _stored(self) -> tuple[str, dict[str, LayerEntry], dict[str, Tensor]]:
@@ -202,7 +202,7 @@ class Plan:
 
     def save(self, folder: Path | str) -> None:
         """Write the plan to a folder, codes packed; :meth:`load` gives it back bit for bit."""
-        plan_files.write(Path(folder), *self._stored())
+        plan_files.write(Path(folder), *self._stored(), model_sha256=self.model_sha256)
 
     @classmethod
     def load(cls, folder: Path | str) -> Plan:
@@ -217,7 +217,8 @@ class Plan:
             parameters = {name: tensors.pop(f"parameters.{name}") for name in _named(tensors, "parameters.")}
             if tensors:
                 raise PlanError(f"{sorted(tensors)[0]} belongs to no layer")
-            return cls(scheme=Scheme.parse(document.scheme), layers=layers, parameters=parameters)
+            scheme, model = Scheme.parse(document.scheme), document.model_sha256
+            return cls(scheme=scheme, layers=layers, parameters=parameters, model_sha256=model)
         except (KeyError, RuntimeError, ValueError) as error:
             raise PlanError(f"{folder}: {str(error).splitlines()[0]}; make the plan again") from error
 
@@ -245,14 +246,9 @@ def _tensors(layer: LayerPlan) -> dict[str, Tensor]:
     stored = {} if layer.activation_scale is None else {"activation_scale": layer.activation_scale}
     if (weight := layer.weight) is None:
         return stored
-    fmt = weight.operand.format
-    if fmt.storage is None:
-        codes = fmt.encode(weight.values)
-        stored["codes"] = pack(functional.pad(codes, (0, -codes.shape[1] % _WHOLE_BYTES)), fmt.bits)
-    else:
-        stored["codes"] = weight.values.view(torch.uint8)
-    for name in _SCALES:
-        if (tensor := getattr(weight, name)) is not None:
+    parts = {"codes": pack_values(weight.values, weight.operand.format), **{n: getattr(weight, n) for n in _SCALES}}
+    for name, tensor in parts.items():
+        if tensor is not None:
             stored[name] = tensor.view(torch.uint8) if tensor.element_size() == 1 else tensor
     return stored
 
@@ -266,13 +262,9 @@ def _layer(name: str, entry: LayerEntry, tensors: dict[str, Tensor]) -> LayerPla
     if (operand := scheme.weight) is None:
         raise PlanError(f"{name}: {scheme} has no weight")
     fmt, codes, scale = operand.format, tensors.pop(f"{taken}codes"), tensors.pop(f"{taken}scale")
-    if (storage := storage_dtype(fmt)) is None:
-        codes = fmt.decode(unpack(codes, fmt.bits)[:, : entry.shape[1]])
-    else:
-        codes = codes.view(storage)
     zero_point = tensors.pop(f"{taken}zero_point", None)
     weight = QuantizedTensor(
-        values=codes,
+        values=unpack_values(codes.view(storage_dtype(fmt) or torch.uint8), fmt, entry.shape[1]),
         scale=scale.view(storage_dtype(operand.scale)) if scale.dtype == torch.uint8 else scale,
         tensor_scale=tensors.pop(f"{taken}tensor_scale", None),
         zero_point=None if zero_point is None else zero_point.view(torch.int8),

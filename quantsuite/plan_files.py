@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -27,7 +28,7 @@ class LayerEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     shape: tuple[int, int] | None = None
 
 
-class Document(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Document(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """What ``plan.json`` holds.
 
     Args:
@@ -35,17 +36,22 @@ class Document(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         checksum: :func:`checksum` of all else.
         scheme: the default, with its method.
         layers: by name.
+        model_sha256: of the weights that the plan was made from; left out where they are any.
     """
 
     schema_version: int
     checksum: str
     scheme: str
     layers: dict[str, LayerEntry]
+    model_sha256: str = ""
 
 
-def checksum(scheme: str, layers: Mapping[str, LayerEntry], tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 over schemes, shapes, names, dtypes and bytes, in an order that does not matter."""
-    sha256 = hashlib.sha256(msgspec.json.encode((SCHEMA_VERSION, scheme, layers), order="deterministic"))
+def checksum(
+    scheme: str, layers: Mapping[str, LayerEntry], tensors: Mapping[str, Tensor], *, model_sha256: str = ""
+) -> str:
+    """SHA-256 over schemes, shapes, names, dtypes, bytes and a model's hash, in an order that does not matter."""
+    said = (SCHEMA_VERSION, scheme, layers, *([model_sha256] if model_sha256 else []))
+    sha256 = hashlib.sha256(msgspec.json.encode(said, order="deterministic"))
     for name in sorted(tensors):
         tensor = tensors[name].detach().cpu().contiguous()
         sha256.update(msgspec.json.encode((name, str(tensor.dtype), list(tensor.shape))))
@@ -53,7 +59,14 @@ def checksum(scheme: str, layers: Mapping[str, LayerEntry], tensors: Mapping[str
     return sha256.hexdigest()
 
 
-def write(folder: Path, scheme: str, layers: Mapping[str, LayerEntry], tensors: Mapping[str, Tensor]) -> None:
+def write(
+    folder: Path,
+    scheme: str,
+    layers: Mapping[str, LayerEntry],
+    tensors: Mapping[str, Tensor],
+    *,
+    model_sha256: str = "",
+) -> None:
     """Save what :func:`read` returns; a plan that is in the folder is replaced."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / DOCUMENT).unlink(missing_ok=True)  # A plan that was half written is none.
@@ -61,11 +74,13 @@ def write(folder: Path, scheme: str, layers: Mapping[str, LayerEntry], tensors: 
     save_file(own, folder / TENSORS)
     document = Document(
         schema_version=SCHEMA_VERSION,
-        checksum=checksum(scheme, layers, own),
+        checksum=checksum(scheme, layers, own, model_sha256=model_sha256),
         scheme=scheme,
         layers=dict(layers),
+        model_sha256=model_sha256,
     )
     (folder / DOCUMENT).write_bytes(msgspec.json.format(msgspec.json.encode(document), indent=1))
+    shutil.copymode(folder / DOCUMENT, folder / TENSORS)  # save_file leaves the mode of a temporary file.
 
 
 def read_document(folder: Path) -> Document:
@@ -102,6 +117,7 @@ def read(folder: Path) -> tuple[Document, dict[str, Tensor]]:
         tensors = load_file(folder / TENSORS)
     except (SafetensorError, OSError) as error:
         raise _unreadable(folder, error) from error
-    if checksum(document.scheme, document.layers, tensors) != document.checksum:
+    found = checksum(document.scheme, document.layers, tensors, model_sha256=document.model_sha256)
+    if found != document.checksum:
         raise PlanError(f"{folder}: the plan was changed after it was saved, its checksum differs; make it again")
     return document, tensors

@@ -14,6 +14,7 @@ import pytest
 
 from quantsuite.collector import Collector, NumericsCollector, earlier_run
 from quantsuite.lines import encode_line
+from quantsuite.margins import MarginError
 from quantsuite.options import PREFIX, RunOptions, add_options
 from quantsuite.progress import Progress
 from quantsuite.quiet import quiet
@@ -48,6 +49,10 @@ def pytest_configure(config: pytest.Config) -> None:
     options = RunOptions.read(config.option)
     if options.baseline and not options.gate:
         raise pytest.UsageError(f"--baseline {options.baseline} is of no effect without a gate; add --gate=worse")
+    try:
+        options.check_margins()
+    except MarginError as error:
+        raise pytest.UsageError(str(error)) from error
     if not _is_worker(config):
         config.stash[COLLECTOR] = Collector(config)
         config.stash[PROGRESS] = Progress(config, options, config.stash[COLLECTOR])
@@ -164,6 +169,11 @@ def _prepare(config: pytest.Config, ids: list[str], labels: dict[str, str]) -> N
     """
     if message := refusal(ids):
         raise pytest.UsageError(message)
+    output = RunOptions.read(config.option).output
+    if output != RunOptions().output and not labels and any("[" in name and "conformance" in name for name in ids):
+        raise pytest.UsageError(
+            f"--output {output} is of records of models, and none is measured here; of checks give --numerics-output"
+        )
     config.stash[PROGRESS].expect(labels)
     if config.option.collectonly:
         return

@@ -32,7 +32,7 @@ def plan_cells(options: RunOptions) -> list[Cell]:
         ValueError: if a scheme, its method, a task or the engine is unknown, the model is not to be had, or a folder
             holds no plan.
         MarginError: if a margin is of no task's metric.
-        RunError: if the model's context cannot hold a task that was named, or no task has a dataset that was.
+        RunError: if the model's context cannot hold a task that was named, or none of the tasks has a dataset that was.
     """
     for variant in parse_variants(options.schemes, options.execution):
         if variant.scheme.method is not None:
@@ -67,13 +67,19 @@ def _plan_names(options: RunOptions) -> list[str]:
 
 
 def _require_datasets(options: RunOptions, tasks: Sequence[Task]) -> None:
-    """``--dataset`` names datasets of tasks."""
-    known = dict.fromkeys(task.dataset.name for task in [*tasks, *shipped_tasks().values()])
+    """``--dataset`` names datasets of the run's tasks."""
+    used = dict.fromkeys(task.dataset.name for task in tasks)
+    known = used | dict.fromkeys(task.dataset.name for task in shipped_tasks().values())
     for name, place in options.dataset:
         if name not in known:
             close = difflib.get_close_matches(name, known, n=1)
             hint = f"did you mean {close[0]!r}? " if close else ""
             raise RunError(f"--dataset {name}={place}: no task has a dataset {name!r}; {hint}known: {', '.join(known)}")
+        if name not in used:
+            raise RunError(
+                f"--dataset {name}={place} is of no effect: the tasks of this run use {', '.join(used)}; choose a "
+                f"task of {name} with --task, or leave it away"
+            )
 
 
 def _require_context(task: Task, needed: int, context: int | None, model: str) -> None:

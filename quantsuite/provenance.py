@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple
 
 import msgspec
 
-from quantsuite.scheme import REFERENCE_NAME, Execution, Scheme, Variant
+from quantsuite.scheme import DTYPES, REFERENCE_NAME, Execution, Scheme, Variant
+
+_FLOATS = re.compile(r"b?float\d+(_\w+)?")
+"""Names of floating dtypes as torch writes them."""
 
 
 class TaskLabel(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -36,6 +40,7 @@ class Subject(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         plan: hash of the plan, where it is not the scheme's own.
         head: whether the output head was quantized too.
         kernel: which multiplied, where it was chosen.
+        kernel_sha256: of the file that such a kernel is of; empty where there is none to read.
         model_sha256: of the weights and the configuration; empty if they were not loaded.
 
     Raises:
@@ -49,6 +54,7 @@ class Subject(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     plan: str = ""
     head: bool = False
     kernel: str = ""
+    kernel_sha256: str = ""
     model_sha256: str
 
     def __post_init__(self) -> None:
@@ -116,7 +122,10 @@ class Dataset(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Environment(msgspec.Struct, frozen=True, kw_only=True):
-    """Where and with what: ``device`` is ``cpu`` or the accelerator's name."""
+    """Where and with what: ``device`` is ``cpu`` or the accelerator's name.
+
+    ``dtype`` is a model's, as ``--dtype`` takes it, or a kernel's inputs', as torch names it.
+    """
 
     device: str
     dtype: str
@@ -125,6 +134,8 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True):
     threads: int
 
     def __post_init__(self) -> None:
+        if self.dtype not in DTYPES and not _FLOATS.fullmatch(self.dtype):
+            raise ValueError(f"the dtype is {self.dtype!r}; use {', '.join(DTYPES)}, or a name such as float32")
         if not 1 <= self.threads < 2**31:
             raise ValueError("threads are less than 1, or more than any machine runs")
 

@@ -12,6 +12,7 @@ import msgspec
 
 from quantsuite.lines import decode_line
 from quantsuite.metrics import MetricError, disagreement
+from quantsuite.metrics.registry import BUILT_IN
 from quantsuite.records import SCHEMA_VERSION, Key, Record, RecordError, Result, Run, differences
 
 Purpose = Literal["report", "output", "baseline"]
@@ -27,10 +28,27 @@ _DAMAGED: dict[Purpose, str] = {
     "output": "move it away, or repeat the command with --fresh",
     "baseline": "restore it from version control",
 }
+_CHANGED: dict[Purpose, str] = {
+    "report": "restore the metric, or repeat the run, which measures it again",
+    "output": "repeat the command with --fresh",
+    "baseline": "restore the metric, or measure the baseline again",
+}
 
 
 class ContentError(RecordError):
     """A file that was read and is no run file, or not an honest one."""
+
+
+class ChangedMetricError(ContentError):
+    """A number that a user's metric does not give: it was edited, or the metric was.
+
+    Attributes:
+        record: that holds it.
+    """
+
+    def __init__(self, message: str, record: Record) -> None:
+        super().__init__(message)
+        self.record = record
 
 
 class Header(msgspec.Struct):
@@ -100,15 +118,25 @@ def without_unfinished_line(data: bytes) -> bytes:
 def decode_lines(path: Path, data: bytes, *, purpose: Purpose, known: int = 0) -> list[Result]:
     """The results in a run file's bytes, one a line, without the first ``known`` lines.
 
+    What a user's metric does not give any more is refused only if it counts, and left out of an output.
+
     Raises:
         ContentError: as :func:`read_run`.
     """
     check_header(path, data, purpose=purpose)
-    results = []
+    results: list[Result] = []
+    changed: dict[tuple[object, ...], ChangedMetricError] = {}
     for number, line in enumerate(data.split(b"\n"), 1):
         if number > max(1, known) and line.strip():
-            results.append(_decode(path, number, line, purpose))
-    return results
+            try:
+                results.append(result := _decode(path, number, line, purpose))
+                changed.pop(result.key, None)
+            except ChangedMetricError as error:
+                results.append(error.record)
+                changed[error.record.key] = error
+    if changed and purpose != "output":
+        raise next(iter(changed.values()))
+    return [result for result in results if result.key not in changed]
 
 
 def _decode(path: Path, number: int, line: bytes, purpose: Purpose) -> Result:
@@ -116,6 +144,9 @@ def _decode(path: Path, number: int, line: bytes, purpose: Purpose) -> Result:
         return verify(decode_line(line))
     except MetricError as error:
         raise RecordError(f"{path}: line {number:,}: {error}") from error
+    except ChangedMetricError as error:
+        problem = f"{error}; the number was edited, or the metric {error.record.task.metric} was since"
+        raise ChangedMetricError(f"{path}: line {number:,}: {problem}; {_CHANGED[purpose]}", error.record) from error
     except ValueError as error:
         problem = error if isinstance(error, ContentError) else _syntax_problem(line, str(error))
         raise ContentError(f"{path} is not a run file: line {number:,}: {problem}; {_DAMAGED[purpose]}") from error
@@ -173,17 +204,22 @@ def verify(result: Result) -> Result:
     """A result whose numbers are those that its items give.
 
     Raises:
-        ContentError: if they are not.
+        ContentError: if they are not; :class:`ChangedMetricError` if the metric is a user's.
     """
     if not isinstance(result, Record) or result.items is None or result.value is None:
         return result
     try:
         found = disagreement(result.metric, result.items, result.value, result.details)
     except (ValueError, ArithmeticError) as error:
-        raise ContentError(f"{result}: {error}") from error
+        raise _contradiction(result, f"{result}: {error}") from error
     if found is not None:
-        raise ContentError("{}: {} is {!r}, its items give {!r} as {}".format(result, *found, result.task.metric))
+        message = "{}: {} is {!r}, its items give {!r} as {}".format(result, *found, result.task.metric)
+        raise _contradiction(result, message)
     return result
+
+
+def _contradiction(record: Record, message: str) -> ContentError:
+    return ContentError(message) if record.task.metric in BUILT_IN else ChangedMetricError(message, record)
 
 
 def read_runs(paths: Iterable[Path]) -> Run:
@@ -191,7 +227,7 @@ def read_runs(paths: Iterable[Path]) -> Run:
 
     Raises:
         RecordError: as :func:`read_run`, if no record was found, or if a cell was measured under
-            different conditions or on different weights.
+            different conditions, on different weights or by different kernels of one name.
     """
     paths = list(paths)
     measured: dict[Key, Record] = {}
@@ -209,7 +245,11 @@ def read_runs(paths: Iterable[Path]) -> Run:
 
 
 def _check_alike(path: Path, record: Record, other: Record) -> None:
-    if different := differences(record, other, with_model=True):
+    different = differences(record, other, with_model=True)
+    ours, theirs = (each.subject.kernel_sha256[:12] for each in (record, other))
+    if ours and theirs and ours != theirs:
+        different.append(f"kernel sha256 is {ours}, not {theirs}")
+    if different:
         raise RecordError(
             f"{path}: {record} was measured before under other conditions: {'; '.join(different)}. "
             "Make a report of each run"

@@ -13,11 +13,9 @@ from typing import Literal
 
 import msgspec
 
-from quantsuite.metrics import Choices as Choices
-from quantsuite.metrics import Divergences as Divergences
 from quantsuite.metrics import Items, Metric, check_finite, named_metric
-from quantsuite.metrics import Perplexities as Perplexities
 from quantsuite.provenance import Dataset, Environment, Key, Subject, TaskLabel
+from quantsuite.scheme import DTYPES
 
 SCHEMA_VERSION = 2
 RESULT = "quantsuite_result"
@@ -39,7 +37,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag=
 
     Raises:
         ValueError: if one of value and items is missing, both are of a passed record, the items are not of the metric,
-            the dataset has another number of items, or a number is not finite.
+            the dataset has another number of items, the dtype is none of a model, or a number is not finite.
     """
 
     task: TaskLabel
@@ -62,6 +60,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag=
             raise ValueError("a record that passed has no items")
         if (self.value is None) != (self.items is None):
             raise ValueError(f"a record has {'items' if self.value is None else 'a value'} but not the other")
+        if self.environment.dtype not in DTYPES:
+            raise ValueError(f"the dtype of a model is {self.environment.dtype!r}; use {', '.join(DTYPES)}")
         check_finite("value, seconds or details", [self.value or 0.0, self.seconds, *self.details.values()])
         if self.seconds < 0:
             raise ValueError(f"seconds are {self.seconds}, less than 0")
@@ -131,7 +131,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag=
 
 
 class PropertyResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="property"):
-    """What one check said of one contestant under one scheme.
+    """What one check said of one kernel under one scheme.
 
     ``factor`` is the largest error that was seen over its bound, 0 where bits are decided; ``reason`` says
     why the check failed or did not run.  ``environment.dtype`` is that of the inputs; ``details`` holds further
@@ -198,7 +198,7 @@ Result = Record | PropertyResult | ErrorPoint
 
 
 class Run(msgspec.Struct, kw_only=True):
-    """What a run file holds: measured cells of models, checked properties of contestants, errors of random tensors."""
+    """What a run file holds: measured cells of models, checked properties of kernels, errors of random tensors."""
 
     records: list[Record] = []
     properties: list[PropertyResult] = []

@@ -13,10 +13,11 @@ from quantsuite.checks.in_place import Execute
 from quantsuite.engine import Backend, Engine, open_backend
 from quantsuite.engine.registry import close_backend, packages
 from quantsuite.environment import describe_environment, resolve_device
-from quantsuite.evaluate.data import DataError
+from quantsuite.evaluate.reading import DataError
 from quantsuite.kernels.user import UserKernels
 from quantsuite.layer import UnsupportedError
 from quantsuite.methods import MethodError
+from quantsuite.metrics import Items
 from quantsuite.plan import Plan
 from quantsuite.quantize import MODEL_DTYPES
 from quantsuite.records import Environment, Record, Subject
@@ -92,6 +93,7 @@ class Session:
         self._misfits: dict[Variant, str | None] = {}
         self._unquantized: dict[Scheme, float] = {}
         self._current: tuple[Variant, Engine] | None = None
+        self._evaluated: list[tuple[Prepared, Items, float]] = []
         self._current_stack, self._reference_stack = ExitStack(), ExitStack()
         self._open_reference: Engine | None = None
 
@@ -126,6 +128,7 @@ class Session:
     def _leave(self) -> None:
         self._current_stack.close()
         self._current = None
+        self._evaluated.clear()
 
     def _engine(self, variant: Variant) -> Engine:
         """The engine of a variant, which stays open until another one's is asked for."""
@@ -194,6 +197,7 @@ class Session:
     def blank(self, cell: Cell, test: str) -> Record:
         """The record of a cell that was not measured."""
         opened, variant = None if isinstance(self._opened, Exception) else self._opened, cell.variant
+        kernel = self._kernel_or_none(variant) or ""
         return Record(
             test=test,
             outcome="error",
@@ -206,7 +210,8 @@ class Session:
                 plan=self._plans[variant.scheme].sha256 if variant.scheme in self._plans else "",
                 engine=self._engine_name,
                 head=self._include_head,
-                kernel=self._kernel_or_none(variant) or "",
+                kernel=kernel,
+                kernel_sha256=self._kernels.sha256[kernel] if self._kernels and kernel else "",
             ),
             environment=self._environment,
             reason="not measured",
@@ -281,12 +286,15 @@ class Session:
         reusable = cell.task.kind != "layers" and not record.subject.kernel
         if earlier is not None and reusable and _is_still_valid(earlier, record, wanted):
             return earlier
-        opened = self._open(cell)
-        begin = time.perf_counter()
         try:
-            result = prepared.measure(opened, lambda done, total: self.progress(cell, done, total))
+            items, seconds = self._evaluate(cell, prepared)
+            result = prepared.summarize(items)
         except DataError as error:
             raise UnsupportedError(f"{self._name} with {cell.task.name}: {error}") from error
+        except ValueError as error:
+            if record.subject.kernel:
+                raise ValueError(f"{error} (products by the kernel {record.subject.kernel})") from error
+            raise
         fields = {name: getattr(record, name) for name in ("task", "subject", "environment", "created")}
         return Record(
             test=test,
@@ -295,11 +303,22 @@ class Session:
             value=result.value,
             details=result.details,
             items=result.items,
-            seconds=time.perf_counter() - begin,
-            weight_bytes=self.backend.weight_bytes(opened.engine),
+            seconds=seconds,
+            weight_bytes=self.backend.weight_bytes(self._engine(cell.variant)),
             unquantized=1.0 if cell.variant.execution is None else self.unquantized(cell.variant.scheme),
             **fields,
         )
+
+    def _evaluate(self, cell: Cell, prepared: Prepared) -> tuple[Items, float]:
+        """What the variant's engine yields, and the seconds it took: once for tasks that differ in the metric alone."""
+        opened = self._open(cell)
+        for earlier, items, seconds in self._evaluated:
+            if prepared.yields_as(earlier):
+                return items, seconds
+        begin = time.perf_counter()
+        items = prepared.evaluate(opened, lambda done, total: self.progress(cell, done, total))
+        self._evaluated.append((prepared, items, time.perf_counter() - begin))
+        return items, self._evaluated[-1][2]
 
 
 def _is_still_valid(earlier: Record, record: Record, conditions: Mapping[str, object]) -> bool:

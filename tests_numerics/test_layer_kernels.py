@@ -262,5 +262,5 @@ def test_codes_are_not_unpacked_bit_by_bit_at_a_call(monkeypatch: pytest.MonkeyP
     def refuse(*given: object) -> Tensor:
         raise AssertionError("a bit stream was unpacked")
 
-    monkeypatch.setattr("quantsuite.kernels.stored.unpack", refuse)
+    monkeypatch.setattr("quantsuite.packing.unpack", refuse)
     assert torch.equal(layer(draw(2, 64)), expected)

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from quantsuite.formats import FORMATS, Format
-from quantsuite.packing import pack, pack_int4, unpack, unpack_int4
+from quantsuite.packing import pack, pack_int4, pack_values, unpack, unpack_int4, unpack_values
 
 formats = pytest.mark.parametrize("fmt", FORMATS.values(), ids=FORMATS)
 interleavings = pytest.mark.parametrize("interleaved", [False, True], ids=["row-major", "interleaved"])
@@ -47,6 +47,16 @@ def test_unpacking_is_the_inverse_of_packing(fmt: Format, seed: int, rows: int, 
     packed = pack(codes, fmt.bits)
     assert packed.numel() * 8 == codes.numel() * fmt.bits
     assert torch.equal(unpack(packed, fmt.bits), codes)
+
+
+@formats
+@given(seed=st.integers(0, 2**31), columns=st.integers(1, 40))
+def test_unpacking_values_is_the_inverse_of_packing_them(fmt: Format, seed: int, columns: int) -> None:
+    codes = torch.randint(2**fmt.bits, (3, columns), generator=torch.Generator().manual_seed(seed)).to(torch.uint8)
+    values = fmt.decode(codes) if fmt.storage is None else codes.view(getattr(torch, fmt.storage))
+    found = unpack_values(pack_values(values, fmt), fmt, columns)
+    assert found.dtype == values.dtype and found.shape == values.shape
+    assert torch.equal(found.contiguous().view(torch.uint8), values.contiguous().view(torch.uint8))
 
 
 @interleavings

@@ -28,13 +28,16 @@ def perplexities(
         ValueError: if there are no questions or a likelihood is not finite.
         DataError: if the tokenizer makes no token of a continuation.
     """
-    likelihoods = multiple_choice.score(engine, tokenizer, questions, progress=progress)
-    encoded = encode(tokenizer, questions)
-    return Perplexities(
-        nats=[-total for (total,) in likelihoods],
-        tokens=[len(only.continuation) for (only,) in encoded],
-        units=[1] * len(questions),
-    )
+    nats: list[float] = []
+    tokens: list[int] = []
+    for group in multiple_choice.by_group(questions):
+        encoded, before = encode(tokenizer, group), len(nats)
+        likelihoods = multiple_choice.log_likelihoods(
+            engine, encoded, lambda done, before=before: progress(before + done)
+        )
+        nats += [-total for (total,) in likelihoods]
+        tokens += [len(only.continuation) for (only,) in encoded]
+    return Perplexities(nats=nats, tokens=tokens, units=[1] * len(questions))
 
 
 def matches(
@@ -57,8 +60,6 @@ def matches(
         found: dict[int, bool] = {}
         for result in answers(engine, requests):
             assert result.tokens is not None
-            if not result.log_probs.isfinite().all():
-                raise ValueError("a log-likelihood is NaN or infinite: the model's logits are")
             found[result.request] = result.tokens.flatten().tolist() == list(encoded[result.request].continuation)
             progress(len(matched) + len(found))
         matched += [found[index] for index in range(len(group))]

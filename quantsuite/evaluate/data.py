@@ -9,10 +9,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from quantsuite.evaluate.reading import DataError, MissingDataError
 from quantsuite.tiny.world import Question, World
-
-__all__ = ["DataError", "Document", "MissingDataError", "pages", "raw_text", "world_documents", "world_questions"]
 
 WORLD_SEED = 0
 WORLD_DOCUMENTS = 240
@@ -52,10 +49,11 @@ def world_documents() -> list[dict[str, Any]]:
 def world_questions() -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Solved examples, and the test: eight subjects, 125 distinct facts each; rows of MMLU's columns."""
     dev, test = World(WORLD_SEED).examination(WORLD_QUESTIONS, _WORLD_QUESTION_SEED)
-    return [_row(question) for question in dev], [_row(question) for question in test]
+    return [question_row(question) for question in dev], [question_row(question) for question in test]
 
 
-def _row(question: Question) -> dict[str, Any]:
+def question_row(question: Question) -> dict[str, Any]:
+    """A question of the world as a row of MMLU's columns."""
     return {
         "subject": question.subject,
         "question": question.question,

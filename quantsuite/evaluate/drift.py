@@ -10,7 +10,7 @@ from torch import Tensor
 from quantsuite.engine import Engine, Rows, ScoreRequest
 from quantsuite.evaluate.streams import side_by_side
 from quantsuite.evaluate.windows import TextItem
-from quantsuite.records import Divergences
+from quantsuite.metrics import Divergences
 
 
 def drift(

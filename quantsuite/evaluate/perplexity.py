@@ -8,9 +8,7 @@ from collections.abc import Callable, Sequence
 from quantsuite.engine import Engine, ScoreRequest
 from quantsuite.evaluate.scoring import answers
 from quantsuite.evaluate.windows import TextItem
-from quantsuite.records import Perplexities
-
-LN2 = 0.6931471805599453
+from quantsuite.metrics import Perplexities
 
 
 def score_text(
@@ -33,18 +31,12 @@ def score_text(
     nats = [0.0] * len(items)
     requests = [ScoreRequest(tokens=window.tokens, first=window.first) for window in windows]
     for done, result in enumerate(answers(engine, requests), start=1):
-        total = result.log_probs.double().sum().item()
-        if not math.isfinite(total):
-            raise ValueError(
-                f"the log-probabilities of window {result.request} from token {result.first} sum to {total}; "
-                "the model's logits are NaN or infinite"
-            )
-        nats[owners[result.request]] -= total
+        nats[owners[result.request]] -= result.log_probs.double().sum().item()
         progress(done)
     bits = [item.bits for item in items]
     return Perplexities(
         nats=nats,
         tokens=[item.targets for item in items],
         units=[item.units for item in items],
-        floor_nats=None if None in bits else [b * LN2 for b in bits if b is not None],
+        floor_nats=None if None in bits else [b * math.log(2) for b in bits if b is not None],
     )

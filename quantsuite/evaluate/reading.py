@@ -74,12 +74,14 @@ def _rows(location: str, config: str, split: str, columns: Sequence[str], **opti
 
 def _local_rows(folder: Path, *what: Any) -> list[dict[str, Any]]:
     """Rows of a folder; one whose path ``datasets`` would take for a pattern is read through links."""
-    if not GLOB & set(str(folder.resolve())):
-        return _rows(str(folder), *what)
     with tempfile.TemporaryDirectory(prefix="quantsuite-") as temporary:
-        # Links to files, as a link to the folder would be resolved to the path that it avoids.
-        links = shutil.copytree(folder.resolve(), f"{temporary}/data", copy_function=os.symlink)
-        return _rows(links, *what, cache_dir=f"{temporary}/cache")
+        place = str(folder)
+        if GLOB & set(str(folder.resolve())):
+            # Links to files, as a link to the folder would be resolved to the path that it avoids.
+            place = shutil.copytree(folder.resolve(), f"{temporary}/data", copy_function=os.symlink)
+        # In a cache that is shared, a folder's name and README stand for its rows: they may be those of another
+        # folder, or of files that have changed since.
+        return _rows(place, *what, cache_dir=f"{temporary}/cache")
 
 
 def _hub_rows(hub_id: str, *what: Any) -> list[dict[str, Any]]:
@@ -89,16 +91,24 @@ def _hub_rows(hub_id: str, *what: Any) -> list[dict[str, Any]]:
     try:
         HfApi().dataset_info(hub_id, timeout=TIMEOUT)
     except Exception as error:
-        with _datasets_offline():
-            if folder := cached_folder(hub_id, "README.md", repo_type="dataset"):
-                return _local_rows(folder, *what)
-            try:
-                return _rows(hub_id, *what)
-            except DataError:
-                raise
-            except Exception:
-                raise ConnectionError(f"it is no folder, and {describe_failure(hub_id, error)}") from error
+        try:
+            return _cached_rows(hub_id, *what)
+        except DataError:
+            raise
+        except ConnectionError:  # What datasets raises of a dataset that it has no copy of.
+            raise ConnectionError(f"it is no folder, and {describe_failure(hub_id, error)}") from error
+        except Exception as cached:
+            raise ConnectionError(
+                f"it is no folder, its copy in the local cache cannot be used ({one_line(_cause(cached))}), and "
+                f"{describe_failure(hub_id, error)}"
+            ) from cached
     return _rows(hub_id, *what)
+
+
+def _cached_rows(hub_id: str, *what: Any) -> list[dict[str, Any]]:
+    with _datasets_offline():
+        folder = cached_folder(hub_id, "README.md", repo_type="dataset")
+        return _local_rows(folder, *what) if folder else _rows(hub_id, *what)
 
 
 def _cause(error: BaseException) -> BaseException:

@@ -7,11 +7,19 @@ from collections.abc import Iterator, Sequence
 from quantsuite.engine import Engine, GenerateRequest, Rows, ScoreRequest, ScoreResult
 
 
+def not_finite(engine: str, request: int, first: int) -> ValueError:
+    """What is raised of log-probabilities that are NaN or infinite."""
+    return ValueError(
+        f"the engine {engine} gives log-probabilities of request {request} from position {first} on that are NaN or "
+        "infinite; the weights, the quantization or what multiplies is at fault"
+    )
+
+
 def answers(engine: Engine, requests: Sequence[ScoreRequest]) -> Iterator[ScoreResult]:
     """The result of each request as it comes, in the engine's order; none may want rows.
 
     Raises:
-        ValueError: if the engine answers a request in part, twice, or not at all.
+        ValueError: if the engine answers a request in part, twice, or not at all, or by what is not finite.
     """
     if any(isinstance(request.want, Rows) for request in requests):
         raise ValueError("rows come in parts; take them of Engine.score itself")
@@ -29,6 +37,8 @@ def answers(engine: Engine, requests: Sequence[ScoreRequest]) -> Iterator[ScoreR
                 f"the engine {engine.name} answers request {number} with {len(result.log_probs)} positions from "
                 f"{result.first}, not {request.positions} from {request.first}; its score() must give all in one result"
             )
+        if not result.log_probs.isfinite().all():
+            raise not_finite(engine.name, number, result.first)
         open_requests.remove(number)
         yield result
     if open_requests:

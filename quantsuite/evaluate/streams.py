@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from quantsuite.engine import Engine, Rows, ScoreRequest
+from quantsuite.evaluate.scoring import not_finite
 
 GROUP_ELEMENTS = 2**30
 """Log-probabilities that an engine may be ahead of the other, at most: 4 GiB in float32."""
@@ -122,7 +123,8 @@ class _Stream:
         """Hold the engine's next rows; the request that they are of, or ``None`` at the end.
 
         Raises:
-            ValueError: if they are not the next ones of a request, or the engine ends before it has scored all.
+            ValueError: if they are not the next ones of a request or hold NaN, or the engine ends before it has scored
+                all.
         """
         result = next(self._results, None)
         if result is None:
@@ -142,6 +144,8 @@ class _Stream:
             raise self._fault("repeats", number, result.first)
         if result.first + count > len(self._group[number].tokens):
             raise self._fault("adds", number, len(self._group[number].tokens))
+        if result.log_probs.isnan().any():  # A probability of zero is one that a row may have.
+            raise not_finite(self._name, number, result.first)
         self._held[number].append(result.log_probs)
         self._reached[number] += count
         self.scored += count

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerBase
 
-from quantsuite.evaluate.data import DataError, Document
+from quantsuite.evaluate.data import Document
+from quantsuite.evaluate.reading import DataError
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -202,6 +202,8 @@ def probe(run: Callable[[], object]) -> str | None:
 @cache
 def probe_product(kernel: Product, scheme: Scheme, device: str, m: int, n: int, k: int) -> str | None:
     """Why a product of ones ``[m, k]`` and ``[n, k]`` fails, in any of the kernel's dtypes; asked once."""
+    # Of other libraries' kernels no smaller shape says the same: they choose another path, or refuse, by M, N and K
+    # themselves (tiles, alignment, limits of a grid).  That of a scheme alone is asked with a small shape.
 
     def run(dtype: torch.dtype) -> Tensor:
         x, weight = (torch.ones(rows, k, device=device, dtype=dtype) for rows in (m, n))

@@ -1,4 +1,4 @@
-"""Simulated execution as a kernel: values of codes, multiplied in the dtype of the activations."""
+"""Simulated execution, and as a kernel: values of codes, multiplied in the dtype of the activations."""
 
 from __future__ import annotations
 
@@ -9,6 +9,26 @@ from torch.nn import functional
 
 from quantsuite.quantize import QuantizedTensor, dequantize, fake_quantize, quantize
 from quantsuite.scheme import Scheme
+
+
+def multiply_simulated(
+    x: Tensor, weight: Tensor, scheme: Scheme, *, bias: Tensor | None = None, activation_scale: Tensor | None = None
+) -> Tensor:
+    """``Q(x) W^T + b`` in the dtype of ``x``: activations are quantized and dequantized, the weight is as it is given.
+
+    Args:
+        x: ``[..., K]``.
+        weight: ``[N, K]``, the values of its codes, in the dtype of ``x``.
+        scheme: whose activations are quantized, if it has any.
+        bias: ``[N]``.
+        activation_scale: of static activations.
+
+    Returns:
+        ``[..., N]``; gradients pass straight through the quantization.
+    """
+    if scheme.activation is not None:
+        x = fake_quantize(x, scheme.activation, activation_scale)
+    return functional.linear(x, weight, bias)
 
 
 @dataclass(frozen=True)
@@ -42,9 +62,8 @@ class Simulated:
     def linear(
         self, x: Tensor, packed: SimulatedWeight, *, bias: Tensor | None = None, activation_scale: Tensor | None = None
     ) -> Tensor:
-        if packed.scheme.activation is not None:
-            x = fake_quantize(x, packed.scheme.activation, activation_scale)
-        return functional.linear(x, packed.values.to(x.dtype), bias)
+        weight = packed.values.to(x.dtype)
+        return multiply_simulated(x, weight, packed.scheme, bias=bias, activation_scale=activation_scale)
 
 
 KERNELS = [Simulated()]

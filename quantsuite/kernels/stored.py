@@ -1,8 +1,4 @@
-"""A weight in memory in the bits of its format, as quantsuite's own kernels share it.
-
-Codes of eight bits are kept in the format's dtype, narrower ones as a bit stream (:mod:`quantsuite.packing`).  They
-are widened by table: each byte of it stands for two or four codes, of three and six bits each half of three bytes.
-"""
+"""A weight in memory in the bits of its format (:mod:`quantsuite.packing`), as quantsuite's own kernels share it."""
 
 from __future__ import annotations
 
@@ -11,16 +7,12 @@ from functools import cache
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
-from quantsuite.formats import Format
-from quantsuite.packing import pack, unpack
+from quantsuite.packing import pack_values, unpack_values
 from quantsuite.quantize import QuantizedTensor, quantize, storage_dtype
 from quantsuite.scheme import Operand, Scheme
 
 PACKING = "quantsuite"
-WHOLE_BYTES = 8
-"""Codes of any width fill whole bytes eight at a time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,12 +59,8 @@ def pack_quantized(quantized: QuantizedTensor, scheme: Scheme) -> StoredWeight:
     """
     if quantized.operand != scheme.weight:
         raise ValueError(f"codes of {quantized.operand} are no weight of {scheme}; give codes of {scheme.weight}")
-    fmt, codes = quantized.operand.format, quantized.values
-    if fmt.storage is None:
-        codes = fmt.encode(codes)
-        codes = pack(functional.pad(codes, (0, -codes.shape[-1] % WHOLE_BYTES)), fmt.bits)
     return StoredWeight(
-        codes=codes,
+        codes=pack_values(quantized.values, quantized.operand.format),
         scale=quantized.scale,
         tensor_scale=quantized.tensor_scale,
         zero_point=quantized.zero_point,
@@ -83,36 +71,14 @@ def pack_quantized(quantized: QuantizedTensor, scheme: Scheme) -> StoredWeight:
 
 def unpack_weight(stored: StoredWeight) -> QuantizedTensor:
     """The inverse of :func:`pack_quantized`."""
-    fmt, codes = stored.operand.format, stored.codes
     return QuantizedTensor(
-        values=codes if fmt.storage is not None else widen(codes, fmt)[:, : stored.shape[1]],
+        values=unpack_values(stored.codes, stored.operand.format, stored.shape[1]),
         scale=stored.scale,
         tensor_scale=stored.tensor_scale,
         zero_point=stored.zero_point,
         shape=stored.shape,
         operand=stored.operand,
     )
-
-
-@cache
-def _table(fmt: Format, device: torch.device) -> Tensor:
-    """The codes' values in every byte, or in every 12 bits of codes of three and six: float32 ``[2^bits, codes]``."""
-    if 8 % fmt.bits == 0:
-        streams = torch.arange(256).byte().unsqueeze(1)
-    else:
-        halves = torch.arange(2**12)
-        streams = torch.stack([halves & 255, halves >> 8, torch.zeros_like(halves)], dim=1).byte()
-    codes = unpack(streams, fmt.bits)
-    return fmt.decode(codes if 8 % fmt.bits == 0 else codes[:, : 12 // fmt.bits]).to(device)
-
-
-def widen(stream: Tensor, fmt: Format) -> Tensor:
-    """The values (float32 ``[N, bytes * 8 / bits]``) of a bit stream (uint8 ``[N, bytes]``)."""
-    places = stream.int()
-    if 8 % fmt.bits:
-        first, middle, last = places.unflatten(-1, (-1, 3)).unbind(-1)
-        places = torch.stack([first | (middle & 15) << 8, middle >> 4 | last << 4], dim=-1).flatten(-2)
-    return functional.embedding(places, _table(fmt, stream.device)).flatten(-2)
 
 
 @cache

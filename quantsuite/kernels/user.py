@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
 
+from quantsuite import places
 from quantsuite.kernels.dispatch import require_dtype
 from quantsuite.kernels.protocol import UnsupportedError, dtypes, takes
 from quantsuite.kernels.registry import register_from
@@ -24,6 +27,7 @@ class UserKernels:
 
     Attributes:
         names: of the kernels of each location.
+        sha256: by kernel, of the file of its location, not of what that imports; empty for a module without one.
 
     Raises:
         KernelError: if one cannot be loaded, or none multiplies.
@@ -35,6 +39,8 @@ class UserKernels:
         _require_names(by_location)
         self._dtype = dtype
         self.names = {location: [kernel.name for kernel in kernels] for location, kernels in by_location.items()}
+        files = {location: _file_sha256(location) for location in locations}
+        self.sha256 = {name: files[location] for location, names in self.names.items() for name in names}
         self._products = [kernel for kernel in found if kernel.operation == "linear"]
         if not self._products:
             places, names = ", ".join(locations), ", ".join(kernel.name for kernel in found)
@@ -55,6 +61,13 @@ class UserKernels:
             require_dtype(claiming[0], scheme, self._dtype)
         claims = "; ".join(f"{kernel.name} claims {', '.join(kernel.schemes)}" for kernel in self._products)
         raise UnsupportedError(f"{scheme}: no kernel that was named implements it; {claims}")
+
+
+def _file_sha256(location: str) -> str:
+    """SHA-256 of the file of a location that was loaded; empty if its module is of none."""
+    module, _ = places.split(location)
+    file = getattr(places.load_module(module), "__file__", None)
+    return hashlib.sha256(Path(file).read_bytes()).hexdigest() if file else ""
 
 
 def _require_names(by_location: Mapping[str, Sequence[Any]]) -> None:

@@ -12,6 +12,7 @@ from torch import nn
 
 from quantsuite.methods import clip, rtn
 from quantsuite.methods.protocol import Method, MethodError, validate
+from quantsuite.parameters import weights_sha256
 from quantsuite.places import is_missing, load_module, public_names, split
 from quantsuite.plan import Plan
 from quantsuite.scheme import Scheme
@@ -105,7 +106,7 @@ def make_plan(
     include_head: bool = False,
     progress: Callable[[str], None] = lambda name: None,
 ) -> Plan:
-    """The plan of a scheme: its method's, or round-to-nearest where it names none.
+    """The plan of a scheme: its method's, with the hash of the model's weights, or round-to-nearest of none.
 
     Args:
         model: not changed.
@@ -127,4 +128,5 @@ def make_plan(
         raise MethodError(f"{scheme}: {kind}{' '.join(str(error).split())}") from error
     if not isinstance(plan, Plan) or replace(plan.scheme, method=None) != bare:
         raise MethodError(f"{scheme}: the method returned {plan}, expected a Plan of {bare}")
-    return replace(plan, scheme=scheme)
+    fitted = bool(plan.layers or plan.parameters) and not plan.model_sha256
+    return replace(plan, scheme=scheme, model_sha256=weights_sha256(model) if fitted else plan.model_sha256)

@@ -1,1 +1,1 @@
-"""Contestants and error tables as pytest tests: ``pytest --pyargs quantsuite.numerics``."""
+"""Kernels and error tables as pytest tests: ``pytest --pyargs quantsuite.numerics``."""

@@ -1,68 +1,17 @@
-"""What a report says, computed once from records: intervals, paired comparisons, ranks and trends."""
+"""What a report says, computed once from records, metric by metric and contrast by contrast."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
-from typing import TypeVar
+from dataclasses import dataclass
 
-from quantsuite.contrasts import FORMATS, STANDARD, Contrast, engine_contrasts, find_pairs
-from quantsuite.facets import CHOSEN, coarseness, facets_of, place
-from quantsuite.intervals import Interval
+from quantsuite.contrasts import STANDARD, Contrast, engine_contrasts, find_pairs
 from quantsuite.margins import Margins
 from quantsuite.metrics import Metric
-from quantsuite.pairs import Pair, compare_records
-from quantsuite.records import Dataset, Record, TaskLabel, differences
-from quantsuite.statistics import Comparison, shared_ranks
-
-COMPARED_FORMATS = tuple(side.fields["format"] for side in (FORMATS.reference, FORMATS.candidate))
-
-T = TypeVar("T")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Row:
-    """One record with what may be said about it.
-
-    Args:
-        record: the measured cell, or the one without a number.
-        interval: of the value; ``None`` where nothing was measured or one item is too few.
-        comparison: with bf16, paired; ``None`` for bf16 itself and where there is none.
-        rank: among the records that can be compared, 1 the best; shared where not distinguishable.
-        weight_ratio: weight bytes over those of bf16.
-        note: why a number is missing, or what else is to be known.
-    """
-
-    record: Record
-    interval: Interval | None = None
-    comparison: Comparison | None = None
-    rank: int | None = None
-    weight_ratio: float | None = None
-    note: str | None = None
-
-    @property
-    def label(self) -> str:
-        subject = self.record.subject
-        label = subject.scheme if subject.execution is None else f"{subject.scheme} {subject.execution}"
-        return label + subject.chosen
-
-
-@dataclass(frozen=True, kw_only=True)
-class Point:
-    """A granularity of a trend: its row, and its comparison with the trend's finest granularity."""
-
-    granularity: str
-    row: Row
-    against_finest: Comparison | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Trend:
-    """One format in one execution over its granularities, the coarsest first."""
-
-    format: str
-    execution: str | None
-    points: tuple[Point, ...]
+from quantsuite.pairs import Pair
+from quantsuite.records import Dataset, Record, TaskLabel
+from quantsuite.reporting.rows import Row, ranked, rows_of, unique
+from quantsuite.reporting.trends import Trend, trends_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,15 +77,6 @@ class ModelAnalysis:
     contrasts: tuple[ContrastAnalysis, ...]
 
 
-def unique(values: Iterable[T]) -> list[T]:
-    """Without repetitions, in the order of first appearance; values need not be hashable."""
-    found: list[T] = []
-    for value in values:
-        if value not in found:
-            found.append(value)
-    return found
-
-
 def analyse(records: Sequence[Record], margins: Margins, contrasts: Sequence[Contrast] = ()) -> list[ModelAnalysis]:
     """Everything that the report shows, model by model in the records' order.
 
@@ -199,119 +139,13 @@ def by_metric(records: Sequence[Record]) -> list[list[Record]]:
 
 
 def _analyse_metric(records: Sequence[Record], margins: Margins) -> MetricAnalysis:
-    rows = _ranked(rows_of(records, margins))
+    rows = ranked(rows_of(records, margins))
     return MetricAnalysis(
         task=records[0].task,
         metric=records[0].metric,
         rows=tuple(rows),
-        trends=tuple(_trends(rows, margins)),
+        trends=tuple(trends_of(rows, margins)),
         groups=tuple(_groups(rows)),
-    )
-
-
-def rows_of(records: Sequence[Record], margins: Margins) -> list[Row]:
-    """One row a record of one model and metric, compared with the model's bf16 but not ranked."""
-    reference = next((record for record in records if record.subject.is_reference), None)
-    return [_row(record, reference, margins) for record in records]
-
-
-def _row(record: Record, reference: Record | None, margins: Margins) -> Row:
-    if not record.measured:
-        return Row(record=record, note=_reason(record))
-    notes = [] if record.outcome == "passed" else [_reason(record)]
-    interval = comparison = None
-    try:
-        interval = record.metric.interval(record.items)
-    except ValueError as error:
-        notes.append(str(error))
-    if record is not reference and record.metric.is_paired:
-        comparison, why_not = compare_records(reference, record, margins)
-        notes += [why_not] if why_not else []
-    return Row(
-        record=record,
-        interval=interval,
-        comparison=comparison,
-        weight_ratio=_weight_ratio(record, reference),
-        note="; ".join(unique(notes)) or None,
-    )
-
-
-def _reason(record: Record) -> str:
-    return f"{record.outcome}: {record.reason or 'no reason given'}"
-
-
-def _weight_ratio(record: Record, reference: Record | None) -> float | None:
-    if reference is None or not reference.weight_bytes or record.weight_bytes is None:
-        return None
-    return record.weight_bytes / reference.weight_bytes
-
-
-def _ranked(rows: Sequence[Row]) -> list[Row]:
-    """Measured rows best first, with ranks where they can be compared; then the others as they came."""
-    measured = [row for row in rows if row.record.measured]
-    ranks = _ranks(measured)
-    sign = -1 if rows[0].record.metric.better == "higher" else 1
-    measured = [replace(row, rank=rank) for row, rank in zip(measured, ranks, strict=True)]
-    measured.sort(key=lambda row: (row.rank or len(rows) + 1, sign * (row.record.value or 0.0)))
-    return measured + [row for row in rows if not row.record.measured]
-
-
-def _ranks(rows: Sequence[Row]) -> list[int | None]:
-    """Ranks among bf16 and what was compared with it; without bf16, among what equals the first row's conditions."""
-    ranks: list[int | None] = [None] * len(rows)
-    first = next((row for row in rows if row.record.subject.is_reference), rows[0] if rows else None)
-    chosen = [
-        index
-        for index, row in enumerate(rows)
-        if row is first or (first is not None and not differences(row.record, first.record, with_model=True))
-    ]
-    items = [rows[index].record.items for index in chosen]
-    try:
-        found = shared_ranks(rows[0].record.metric, items) if len(items) > 1 else []
-    except ValueError:
-        return ranks
-    for index, rank in zip(chosen, found, strict=False):
-        ranks[index] = rank
-    return ranks
-
-
-def facet(row: Row, field: str) -> str:
-    """The value of a field of a row's record."""
-    return facets_of(row.record)[field]
-
-
-def _trends(rows: Sequence[Row], margins: Margins) -> list[Trend]:
-    """Of what says nothing but format and granularity, all of it under the conditions of the first."""
-    comparable = [
-        row for row in rows if row.comparison is not None and not any(facet(row, name) for name in ("rest", *CHOSEN))
-    ]
-    series = [
-        row
-        for row in comparable
-        if coarseness(facet(row, "granularity"))[0] < 3
-        and not differences(row.record, comparable[0].record, with_model=True)
-    ]
-    series.sort(key=lambda row: coarseness(facet(row, "granularity")))
-    keys = unique((facet(row, "format"), facet(row, "execution")) for row in series)
-    known = COMPARED_FORMATS
-    keys.sort(key=lambda key: (key[0] not in known, key[0] == known[1], place("execution", key[1])))
-    trends = []
-    for form, execution in keys:
-        own = [row for row in series if (facet(row, "format"), facet(row, "execution")) == (form, execution)]
-        if len(own) > 1:
-            trends.append(Trend(format=form, execution=execution or None, points=_points(own, margins)))
-    return trends
-
-
-def _points(rows: Sequence[Row], margins: Margins) -> tuple[Point, ...]:
-    finest = rows[-1].record
-    return tuple(
-        Point(
-            granularity=facet(row, "granularity"),
-            row=row,
-            against_finest=None if row.record is finest else compare_records(finest, row.record, margins)[0],
-        )
-        for row in rows
     )
 
 

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from quantsuite.facets import facets_of
 from quantsuite.metrics.scale import MISSING
 from quantsuite.pairs import Pair
-from quantsuite.reporting.analysis import ContrastAnalysis, unique
+from quantsuite.reporting.analysis import ContrastAnalysis
+from quantsuite.reporting.rows import unique
 from quantsuite.reporting.tables import Table, suffix
 from quantsuite.reporting.wording import capital
 

@@ -20,8 +20,9 @@ from quantsuite.facets import coarseness
 from quantsuite.intervals import Interval
 from quantsuite.metrics import Metric
 from quantsuite.records import ErrorPoint
-from quantsuite.reporting.analysis import ContrastAnalysis, MetricAnalysis, ModelAnalysis, facet, unique
+from quantsuite.reporting.analysis import ContrastAnalysis, MetricAnalysis, ModelAnalysis
 from quantsuite.reporting.contrasts import column_of, row_of
+from quantsuite.reporting.rows import facet, unique
 from quantsuite.scheme import REFERENCE_NAME
 
 INK = "#5f6368"

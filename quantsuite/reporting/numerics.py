@@ -1,4 +1,4 @@
-"""The report's section on arithmetic: contestants by property, errors of random tensors beside their closed form."""
+"""The report's section on arithmetic: kernels by property, errors of random tensors beside their closed form."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from quantsuite.metrics.scale import MISSING
 from quantsuite.records import ErrorPoint, PropertyResult
-from quantsuite.reporting.analysis import unique
 from quantsuite.reporting.figures import ErrorPanel, Plot, plot_errors
+from quantsuite.reporting.rows import unique
 from quantsuite.reporting.tables import Table, fixed
 
 SEVERITY = ("fails", "known failure", "within bound", "exact", "not supported", "not applicable")
@@ -55,23 +55,21 @@ def _operations(properties: Sequence[PropertyResult]) -> list[str]:
 def _properties_topic(operation: str, results: Sequence[PropertyResult]) -> Topic:
     names = unique(result.property for result in results)
     rows, kinds = [], []
-    for contestant in unique(result.contestant for result in results):
-        own = [result for result in results if result.contestant == contestant]
+    for kernel in unique(result.contestant for result in results):
+        own = [result for result in results if result.contestant == kernel]
         cells = [_property_cell([result for result in own if result.property == name]) for name in names]
         ran = {result.scheme for result in own if result.outcome in RAN}
-        rows.append((contestant, str(len(ran)) if ran else MISSING, *cells))
+        rows.append((kernel, str(len(ran)) if ran else MISSING, *cells))
         kinds.append("worse" if any(result.outcome == "fails" for result in own) else "")
     return Topic(
-        heading=f"Contestants: {operation}",
+        heading=f"Kernels: {operation}",
         words=(
             "Exact: bit for bit as the oracle decides. Within: the largest error over its proven bound, of all "
-            "schemes that the contestant claims. Fails: with how many schemes of those that were run. n/a: no scheme "
+            "schemes that the kernel claims. Fails: with how many schemes of those that were run. n/a: no scheme "
             "that it claims has the property."
         ),
         tables=(
-            Table(
-                heads=("Contestant", "Schemes", *map(_spoken, names)), rows=tuple(rows), labels=1, kinds=tuple(kinds)
-            ),
+            Table(heads=("Kernel", "Schemes", *map(_spoken, names)), rows=tuple(rows), labels=1, kinds=tuple(kinds)),
         ),
     )
 
@@ -107,7 +105,7 @@ def _reasons_topic(properties: Sequence[PropertyResult]) -> list[Topic]:
         )
         rows.append((key[0], _listed("schemes", schemes), *key[1:]))
     rows = _merged(rows)
-    heads = ("Contestant", "Schemes", "Properties", "Outcome", "Note")
+    heads = ("Kernel", "Schemes", "Properties", "Outcome", "Note")
     words = "Why a check failed, was expected to, or did not run."
     rows = tuple(sorted(rows, key=lambda row: SEVERITY.index(row[3])))
     return [Topic(heading="Failures and what is not supported", words=words, tables=(Table(heads=heads, rows=rows),))]
@@ -116,11 +114,11 @@ def _reasons_topic(properties: Sequence[PropertyResult]) -> list[Topic]:
 def _merged(rows: Sequence[tuple[str, ...]]) -> tuple[tuple[str, ...], ...]:
     """Rows that differ in the property alone as one, with all properties or how many they are."""
     merged: dict[tuple[str, ...], list[str]] = {}
-    for contestant, schemes, name, outcome, reason in rows:
-        merged.setdefault((contestant, schemes, outcome, reason), []).append(_spoken(name))
+    for kernel, schemes, name, outcome, reason in rows:
+        merged.setdefault((kernel, schemes, outcome, reason), []).append(_spoken(name))
     return tuple(
-        (contestant, schemes, _listed("properties", names), outcome, reason)
-        for (contestant, schemes, outcome, reason), names in merged.items()
+        (kernel, schemes, _listed("properties", names), outcome, reason)
+        for (kernel, schemes, outcome, reason), names in merged.items()
     )
 
 
@@ -144,7 +142,7 @@ def _accumulator_topic(results: Sequence[PropertyResult]) -> list[Topic]:
                 ", ".join(f"{size:.0f}" for size in partial) or MISSING,
             )
         )
-    heads = ("Contestant", "dtype", "Schemes", "Bits, at least", "Partial sums of, elements of K")
+    heads = ("Kernel", "dtype", "Schemes", "Bits, at least", "Partial sums of, elements of K")
     words = (
         "How many significant bits a running sum over K keeps, measured with sums whose small terms survive only in a "
         "wide enough accumulator, and after how many elements small terms survive again: where partial sums are "

@@ -16,11 +16,13 @@ from quantsuite.intervals import CONFIDENCE
 from quantsuite.margins import Margins
 from quantsuite.records import Run
 from quantsuite.reporting import tables
-from quantsuite.reporting.analysis import MetricAnalysis, ModelAnalysis, analyse, unique
-from quantsuite.reporting.answers import Answer, answers, floor_sentence
+from quantsuite.reporting.analysis import MetricAnalysis, ModelAnalysis, analyse
+from quantsuite.reporting.answers import answers, floor_sentence
 from quantsuite.reporting.contrasts import contrast_table
 from quantsuite.reporting.figures import Plot, plots
+from quantsuite.reporting.findings import Answer
 from quantsuite.reporting.numerics import numerics_section
+from quantsuite.reporting.rows import unique
 from quantsuite.reporting.tables import Table
 from quantsuite.reporting.wording import capital, count, joined
 
@@ -115,8 +117,8 @@ def _summary(run: Run) -> str:
         text = f"{count(len(run.records), 'records')} of {joined(models)}: {measured} measured"
         parts.append(f"{text}, {missing} without a number (listed with the reason)" if missing else text)
     if run.properties:
-        contestants = len({result.contestant for result in run.properties})
-        parts.append(f"{count(len(run.properties), 'checks')} of {count(contestants, 'contestants')}")
+        kernels = len({result.contestant for result in run.properties})
+        parts.append(f"{count(len(run.properties), 'checks')} of {count(kernels, 'kernels')}")
     if run.errors:
         parts.append(f"{count(len(run.errors), 'errors')} of random tensors")
     return f"{'; '.join(parts)}."

@@ -11,7 +11,8 @@ from quantsuite.intervals import BOOTSTRAP_SEED, CONFIDENCE, RESAMPLES
 from quantsuite.margins import Margins
 from quantsuite.metrics.scale import MISSING
 from quantsuite.records import Record
-from quantsuite.reporting.analysis import MetricAnalysis, ModelAnalysis, Row, unique
+from quantsuite.reporting.analysis import MetricAnalysis, ModelAnalysis
+from quantsuite.reporting.rows import Row, unique
 from quantsuite.reporting.wording import capital, margins_of, mebibytes, percent, unquantized_share
 
 Kind = Literal["", "reference", "worse", "undecided", "unmeasured"]
@@ -174,9 +175,11 @@ def provenance(model: ModelAnalysis, margins: Margins) -> Table:
     records = model.records
     created = sorted(record.created for record in records if record.created)
     environments = unique(record.environment for record in records)
+    kernels = unique((record.subject.kernel, record.subject.kernel_sha256) for record in records)
     rows = [
         ("Model", model.model),
         ("Model sha256", _listed(record.subject.model_sha256 for record in records)),
+        *(("Kernel sha256", f"{name} {sha256}") for name, sha256 in kernels if sha256),
         ("Engine", _listed(record.subject.engine for record in records)),
         ("Left unquantized", _listed(map(unquantized_share, records))),
         ("Device", _listed(each.device for each in environments)),

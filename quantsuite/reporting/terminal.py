@@ -17,8 +17,9 @@ from quantsuite.margins import Margins
 from quantsuite.metrics import Metric
 from quantsuite.metrics.scale import MISSING
 from quantsuite.records import Record
-from quantsuite.reporting.analysis import ContrastAnalysis, Row, by_metric, by_model, contrasts_of, rows_of, unique
+from quantsuite.reporting.analysis import ContrastAnalysis, by_metric, by_model, contrasts_of
 from quantsuite.reporting.contrasts import contrast_table
+from quantsuite.reporting.rows import Row, rows_of, unique
 from quantsuite.reporting.wording import enumerate_variants, margins_of, unquantized_share
 
 LABEL_WIDTH = 21

@@ -102,6 +102,25 @@ class Prepared:
         """What progress counts of all but layers: windows or questions."""
         return sum(len(item.windows) if isinstance(item, TextItem) else 1 for item in self.items)
 
+    @property
+    def evaluator(self) -> Evaluator:
+        """What yields the metric's items."""
+        return evaluators(self.recipe)[metric(self.metric).items]
+
+    def yields_as(self, other: Prepared) -> bool:
+        """Whether what an engine yields on the other is what it yields on this, whatever the metric makes of it."""
+        return (self.evaluator, self.recipe, self.items) == (other.evaluator, other.recipe, other.items)
+
+    def evaluate(self, opened: Opened, progress: Progress) -> Items:
+        """The outcomes of the task's items on a model.  Arguments and errors of :meth:`measure`."""
+        total = len(opened.matrices) or self.steps
+        return self.evaluator(self, opened, lambda done: progress(done, total))
+
+    def summarize(self, items: Items) -> Measurement:
+        """What the metric makes of the outcomes of the task's items."""
+        chosen, given = metric(self.metric), {} if self.size is None else {"bytes": float(self.size)}
+        return Measurement(value=chosen.value(items), details=chosen.details(items, given), items=items)
+
     def measure(self, opened: Opened, progress: Progress) -> Measurement:
         """The task on a model.
 
@@ -113,11 +132,7 @@ class Prepared:
             DataError: if the tokenizer lacks what the recipe needs.
             ValueError: if the model's numbers are not finite, or the engine leaves something out.
         """
-        chosen, total = metric(self.metric), len(opened.matrices) or self.steps
-        evaluator = evaluators(self.recipe)[chosen.items]
-        items = evaluator(self, opened, lambda done: progress(done, total))
-        given = {} if self.size is None else {"bytes": float(self.size)}
-        return Measurement(value=chosen.value(items), details=chosen.details(items, given), items=items)
+        return self.summarize(self.evaluate(opened, progress))
 
 
 Done = Callable[[int], None]

@@ -82,6 +82,15 @@ def _examples(source: Source, recipe: QuestionRecipe, shots: int, sources: Sourc
     return found
 
 
+def solved(recipe: QuestionRecipe, rows: Sequence[Row]) -> str:
+    """The recipe's description of the first row, and all rows as solved examples.
+
+    Raises:
+        DataError: if a row is no question of the recipe.
+    """
+    return rows[0].render("recipe.description", recipe.description) + "".join(_example(recipe, row) for row in rows)
+
+
 def _question(recipe: QuestionRecipe, row: Row, examples: Sequence[str]) -> Question:
     choices = _choices(recipe, row)
     lettered = isinstance(recipe, LettersRecipe)

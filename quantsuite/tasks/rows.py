@@ -86,21 +86,21 @@ def _checked(rows: list[dict[str, Any]], place: str, columns: Mapping[str, Colum
     return checked
 
 
-@cache
-def _hub_rows(
-    location: str, folder: Path, config: str, split: str, columns: tuple[tuple[str, ColumnType], ...]
-) -> list[Row]:
-    """Rows that several tasks of a run read; ``folder`` tells relative locations of one name apart."""
+def _split(location: str, config: str, split: str, columns: tuple[tuple[str, ColumnType], ...]) -> list[Row]:
     found = read_rows(location, config, split, [name for name, _ in columns])
     return _checked(found, f"{location!r}, split {split!r}, ", dict(columns))
+
+
+_split_of_hub = cache(_split)
+"""Rows that several tasks of a run read: the hub is asked once.  A folder is read again, as its files may change."""
 
 
 def _read(source: Source, part: str, sources: Sources) -> list[Row]:
     place, columns = sources.places.get(source.name), source.columns
     if isinstance(source, HubDataset):
         location = place or source.place
-        folder = Path(location).expanduser().resolve()
-        return _hub_rows(location, folder, source.config, part, tuple(columns.items()))
+        read = _split if Path(location).expanduser().is_dir() else _split_of_hub
+        return read(location, source.config, part, tuple(columns.items()))
     if isinstance(source, FilesDataset):
         path = Path(place or source.place).expanduser() / part
         return _checked(read_file(path, list(columns)), f"{str(path)!r}, ", columns)

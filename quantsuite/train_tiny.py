@@ -1,4 +1,4 @@
-"""Train the embedded model: ``python -m quantsuite.tiny.train --output DIR``.
+"""Train the embedded model: ``python -m quantsuite.train_tiny --output DIR``.
 
 Text and questions are generated as training goes, from the seed and the step alone, so that a
 run that was interrupted continues with the data that it would have seen: repeat the command.
@@ -19,13 +19,18 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
-from quantsuite.prompts import LETTERS, mmlu_prefix
+from quantsuite.evaluate.data import question_row
+from quantsuite.tasks import shipped_tasks
+from quantsuite.tasks.questions import solved
+from quantsuite.tasks.rows import Row
 from quantsuite.tiny.world import World
 
 END_OF_TEXT = "<|endoftext|>"
 VOCABULARY = 2048
 CONTEXT = 512
 ANSWER_WEIGHT = 8.0
+TASK = "world-mmlu/direct"
+"""Whose form quizzes have, so that the model is asked as it was taught."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,8 +64,8 @@ class Training:
 
 def quiz_text(world: World, rng: random.Random) -> str:
     """Six solved questions on one subject in MMLU's five-shot form."""
-    questions = world.quiz(rng)
-    return mmlu_prefix(questions[0].subject, questions).rstrip("\n")
+    rows = [Row(place="a quiz", values=question_row(question)) for question in world.quiz(rng)]
+    return solved(shipped_tasks()[TASK].recipe, rows).rstrip("\n")
 
 
 def train_tokenizer(world: World, seed: int, documents: int = 12_000) -> PreTrainedTokenizerFast:
@@ -110,7 +115,9 @@ class Batches:
 
     def __init__(self, world: World, tokenizer: PreTrainedTokenizerFast, training: Training) -> None:
         self._world, self._tokenizer, self._training = world, tokenizer, training
-        self._letters = torch.tensor([tokenizer.encode(f" {letter}")[0] for letter in LETTERS])
+        self._letters = torch.tensor(
+            [tokenizer.encode(f" {letter}")[0] for letter in shipped_tasks()[TASK].recipe.letters]
+        )
         self._colon = tokenizer.encode("Answer:")[-1]
 
     def _sequence(self, make: Callable[[], str], length: int, start: bool) -> list[int]:

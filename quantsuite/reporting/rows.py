@@ -1,0 +1,123 @@
+"""Records as a report's rows: with their interval, their comparison with bf16, and their rank."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+from quantsuite.facets import facets_of
+from quantsuite.intervals import Interval
+from quantsuite.margins import Margins
+from quantsuite.pairs import compare_records
+from quantsuite.records import Record, differences
+from quantsuite.statistics import Comparison, shared_ranks
+
+T = TypeVar("T")
+
+
+def unique(values: Iterable[T]) -> list[T]:
+    """Without repetitions, in the order of first appearance; values need not be hashable."""
+    found: list[T] = []
+    for value in values:
+        if value not in found:
+            found.append(value)
+    return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One record with what may be said about it.
+
+    Args:
+        record: the measured cell, or the one without a number.
+        interval: of the value; ``None`` where nothing was measured or one item is too few.
+        comparison: with bf16, paired; ``None`` for bf16 itself and where there is none.
+        rank: among the records that can be compared, 1 the best; shared where not distinguishable.
+        weight_ratio: weight bytes over those of bf16.
+        note: why a number is missing, or what else is to be known.
+    """
+
+    record: Record
+    interval: Interval | None = None
+    comparison: Comparison | None = None
+    rank: int | None = None
+    weight_ratio: float | None = None
+    note: str | None = None
+
+    @property
+    def label(self) -> str:
+        subject = self.record.subject
+        label = subject.scheme if subject.execution is None else f"{subject.scheme} {subject.execution}"
+        return label + subject.chosen
+
+
+def facet(row: Row, field: str) -> str:
+    """The value of a field of a row's record."""
+    return facets_of(row.record)[field]
+
+
+def rows_of(records: Sequence[Record], margins: Margins) -> list[Row]:
+    """One row a record of one model and metric, compared with the model's bf16 but not ranked."""
+    reference = next((record for record in records if record.subject.is_reference), None)
+    return [_row(record, reference, margins) for record in records]
+
+
+def _row(record: Record, reference: Record | None, margins: Margins) -> Row:
+    if not record.measured:
+        return Row(record=record, note=_reason(record))
+    notes = [] if record.outcome == "passed" else [_reason(record)]
+    interval = comparison = None
+    try:
+        interval = record.metric.interval(record.items)
+    except ValueError as error:
+        notes.append(str(error))
+    if record is not reference and record.metric.is_paired:
+        comparison, why_not = compare_records(reference, record, margins)
+        notes += [why_not] if why_not else []
+    return Row(
+        record=record,
+        interval=interval,
+        comparison=comparison,
+        weight_ratio=_weight_ratio(record, reference),
+        note="; ".join(unique(notes)) or None,
+    )
+
+
+def _reason(record: Record) -> str:
+    return f"{record.outcome}: {record.reason or 'no reason given'}"
+
+
+def _weight_ratio(record: Record, reference: Record | None) -> float | None:
+    if reference is None or not reference.weight_bytes or record.weight_bytes is None:
+        return None
+    return record.weight_bytes / reference.weight_bytes
+
+
+def ranked(rows: Sequence[Row]) -> list[Row]:
+    """Measured rows best first, with ranks where they can be compared; then the others as they came."""
+    measured = [row for row in rows if row.record.measured]
+    ranks = _ranks(measured)
+    sign = -1 if rows[0].record.metric.better == "higher" else 1
+    measured = [replace(row, rank=rank) for row, rank in zip(measured, ranks, strict=True)]
+    measured.sort(key=lambda row: (row.rank or len(rows) + 1, sign * (row.record.value or 0.0)))
+    return measured + [row for row in rows if not row.record.measured]
+
+
+def _ranks(rows: Sequence[Row]) -> list[int | None]:
+    """Ranks among bf16 and what was compared with it; without bf16, among what equals the first row's conditions."""
+    ranks: list[int | None] = [None] * len(rows)
+    first = next((row for row in rows if row.record.subject.is_reference), rows[0] if rows else None)
+    chosen = [
+        index
+        for index, row in enumerate(rows)
+        if row is first or (first is not None and not differences(row.record, first.record, with_model=True))
+    ]
+    items = [rows[index].record.items for index in chosen]
+    try:
+        found = shared_ranks(rows[0].record.metric, items) if len(items) > 1 else []
+    except ValueError:
+        return ranks
+    for index, rank in zip(chosen, found, strict=False):
+        ranks[index] = rank
+    return ranks
