@@ -119,10 +119,10 @@ class Metric:
         return self.estimator.value(self.outcomes_of(items), self.units(items))
 
     def interval(self, items: Any) -> Interval:
-        """The value with its interval.
+        """The value with its interval, which is unbounded if the items are too few.
 
         Raises:
-            ValueError: if the items are too few.
+            ValueError: if there are no items, or an end is larger than any float64.
         """
         return self.estimator.interval(self.outcomes_of(items), self.units(items))
 

@@ -176,6 +176,8 @@ def _sensitivity_sentence(metric: MetricAnalysis) -> str:
     scale = metric.metric.scale
     if all(_comparison(row).identical for row in metric.compared):
         return "The outcomes are identical, item by item."
+    if unknown := [row for row in metric.compared if not _comparison(row).loss.is_bounded]:
+        return f"No loss can be excluded: {_comparison(unknown[0]).too_few}."
     losses = [_comparison(row).loss for row in metric.compared]
     half = max((loss.high - loss.low) / 2 for loss in losses)
     return f"A loss smaller than about {scale.quantity(half)} (half the widest interval) could not have been seen."
