@@ -64,6 +64,6 @@ def row(name: str, sets: int = SETS) -> str:
 
 
 if __name__ == "__main__":
-    print(f"| {SETS:,} sets each | {' | '.join(map(str, ITEMS))} |\n|---|{'---|' * len(ITEMS)}")
+    print(f"| items | {' | '.join(map(str, ITEMS))} |\n|---|{'---|' * len(ITEMS)}")
     for name in DISTRIBUTIONS:
         print(row(name), flush=True)

