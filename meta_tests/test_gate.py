@@ -77,18 +77,16 @@ def test_a_loss_of_exactly_the_margin_is_worse_in_one_tail_of_the_interval(items
     assert fewest(simulations, CHANCE) <= worse <= most(simulations, CHANCE)
 
 
-WINDOWS, NOISE, CORRELATION, BLOCK = 146, 0.05, 0.3, 5
-"""As many windows as WikiText-2 has, noise of a window's nats a token; blocks have round(146 ** (1/3)) items."""
-SIMULATIONS = 200
-RESAMPLES = 300
-"""Fewer than in a report: rates are averaged over simulations, and the bootstrap takes all their time."""
+WINDOWS, NOISE, CORRELATION, BLOCK = 146, 0.05, 0.3, 6
+"""As many windows as WikiText-2 has, noise of a window's nats a token; blocks have 146 ** (1/3) items, rounded up."""
+SIMULATIONS = 500
 BASELINE = factories.perplexities(WINDOWS)
 
 
 def mean_error(lags: int, taper: bool) -> float:
     """Standard error of the mean change per token, from its covariances up to a lag.
 
-    With the taper of a moving-block bootstrap, ``1 - lag / lags``, it is the error that blocks of
+    With the taper of moving blocks, ``1 - lag / lags``, it is the error that blocks of
     ``lags`` items see; without it, and with all lags, the true one.
     """
     sizes = np.array(BASELINE.units, dtype=float)
@@ -98,13 +96,14 @@ def mean_error(lags: int, taper: bool) -> float:
 
 
 def rate_worse_perplexity(loss: float) -> float:
-    """Normal theory, with the interval as wide as blocks see it and the mean as variable as it is."""
+    """Student's t of the blocks, with the interval as wide as they see it and the mean as variable as it is."""
     true, seen = mean_error(WINDOWS, taper=False), mean_error(BLOCK, taper=True)
-    return float(stats.norm.cdf((loss - MARGIN - Z * seen) / true))
+    freedom = WINDOWS / BLOCK - 1
+    quantile = stats.t.ppf(1 - CHANCE, freedom) * seen / true
+    return float(stats.nct.sf(quantile, freedom, (loss - MARGIN) / true))
 
 
-def count_worse_perplexity(loss: float, monkeypatch: pytest.MonkeyPatch) -> int:
-    monkeypatch.setattr(intervals, "RESAMPLES", RESAMPLES)
+def count_worse_perplexity(loss: float) -> int:
     return sum(
         status(
             factories.changed_perplexities(BASELINE, change=loss, noise=NOISE, correlation=CORRELATION, seed=seed),
@@ -116,21 +115,21 @@ def count_worse_perplexity(loss: float, monkeypatch: pytest.MonkeyPatch) -> int:
     )
 
 
-def test_a_planted_loss_of_perplexity_is_caught_as_often_as_theory_says(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_planted_loss_of_perplexity_is_caught_as_often_as_theory_says() -> None:
     power = rate_worse_perplexity(0.035)
     assert power >= POWER
-    caught = count_worse_perplexity(0.035, monkeypatch)
+    caught = count_worse_perplexity(0.035)
     assert caught >= max(POWER * SIMULATIONS, fewest(SIMULATIONS, power))
 
 
-def test_correlated_noise_without_loss_is_hardly_ever_worse(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert count_worse_perplexity(0.0, monkeypatch) <= most(SIMULATIONS, CHANCE)
+def test_correlated_noise_without_loss_is_hardly_ever_worse() -> None:
+    assert count_worse_perplexity(0.0) <= most(SIMULATIONS, CHANCE)
 
 
-def test_a_perplexity_exactly_at_the_margin_is_worse_as_often_as_theory_says(monkeypatch: pytest.MonkeyPatch) -> None:
-    """More often than one tail, since blocks of five windows miss some of their correlation."""
+def test_a_perplexity_exactly_at_the_margin_is_worse_as_often_as_theory_says() -> None:
+    """More often than one tail, since blocks of six windows miss some of their correlation."""
     assert CHANCE < rate_worse_perplexity(MARGIN) < 2 * CHANCE
-    assert count_worse_perplexity(MARGIN, monkeypatch) <= most(SIMULATIONS, rate_worse_perplexity(MARGIN))
+    assert count_worse_perplexity(MARGIN) <= most(SIMULATIONS, rate_worse_perplexity(MARGIN))
 
 
 CHOICES = factories.choices(1000, 0.7)
@@ -179,6 +178,16 @@ def test_an_improvement_never_fails(lost: int, more: int) -> None:
 def test_a_better_perplexity_passes(mode: Mode) -> None:
     better = cell(factories.changed_perplexities(BASELINE, change=-0.1), factories.PERPLEXITY)
     assert gate([better], [cell(BASELINE, factories.PERPLEXITY)], mode=mode).passed
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("change", [-0.2, 0.0, 0.5])
+def test_too_few_windows_never_pass_and_name_the_way_out(change: float, mode: Mode) -> None:
+    few = factories.perplexities(4)
+    changed = cell(factories.changed_perplexities(few, change=change, noise=0), factories.PERPLEXITY)
+    assert failures(gate([changed], [cell(few, factories.PERPLEXITY)], mode=mode)) == [
+        ("not comparable", "too few documents: 4, an interval takes 10; raise --limit")
+    ]
 
 
 def test_a_wider_margin_lets_a_loss_pass() -> None:

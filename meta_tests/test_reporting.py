@@ -24,7 +24,6 @@ from meta_tests.factories import (
 )
 from quantsuite.contrasts import FORMATS
 from quantsuite.gate import gate_against_reference
-from quantsuite.intervals import RESAMPLES
 from quantsuite.margins import Margins
 from quantsuite.records import Outcome, Record, Run
 from quantsuite.reporting import gate_summary, terminal_summary, write_report
@@ -305,10 +304,33 @@ def test_drift_is_a_value_with_an_interval(tmp_path: Path) -> None:
     pages(drift, tmp_path)
 
 
-def test_a_single_text_has_a_value_and_no_interval() -> None:
-    text = factories.perplexities(1)
-    model = analysed([record(PERPLEXITY, items=text), record(PERPLEXITY, "int8-row", "real", items=text)])
-    assert all(row.interval is None and "cannot be resampled" in (row.note or "") for row in model.metrics[0].rows)
+def few_texts(count: int) -> list[Record]:
+    """bf16 and three variants, all of them far worse."""
+    text = factories.perplexities(count)
+    changed = factories.changed_perplexities(text, change=0.5)
+    variants = [("int8-row", "real"), ("int8-g64", "real"), ("fp8-row", "real")]
+    return [record(PERPLEXITY, items=text), *(record(PERPLEXITY, *variant, items=changed) for variant in variants)]
+
+
+@pytest.mark.parametrize("count", [1, 9])
+def test_too_few_texts_have_values_and_no_interval_and_share_a_rank(count: int) -> None:
+    rows = analysed(few_texts(count)).metrics[0].rows
+    reason = f"too few documents: {count}, an interval takes 10; raise --limit"
+    assert [(row.interval, row.rank, row.note) for row in rows] == [(None, 1, reason)] * 4
+
+
+def test_pages_of_too_few_texts_say_so_and_show_no_bounds(tmp_path: Path) -> None:
+    for page in pages(few_texts(4), tmp_path):
+        assert "(no interval)" in page and "too few documents: 4, an interval takes 10" in page
+        assert "No loss can be excluded" in page
+        assert not re.search(r"\binf\b|\bnan\b", page)
+
+
+def test_the_terminal_shows_the_estimate_of_too_few_texts_and_why_it_is_undecided() -> None:
+    text = rendered(terminal_summary(few_texts(4), MARGINS, [FORMATS]), 120)
+    assert text.count("undecided") == 3 and text.count("(no interval)") == 4
+    assert "too few documents: 4, an interval takes 10; raise --limit" in " ".join(text.split())
+    assert "inf" not in text and "not distinguishable" not in text
 
 
 def test_the_entropy_floor_is_shown(tmp_path: Path) -> None:
@@ -328,7 +350,7 @@ def test_provenance_names_model_data_and_environment(tmp_path: Path) -> None:
             dataset.sha256,
             "torch 2.13.0+cpu",
             "AVX512",
-            f"{RESAMPLES:,} resamples",
+            "standard error of moving blocks",
         ):
             assert fact in page
 

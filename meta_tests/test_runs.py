@@ -18,7 +18,7 @@ from quantsuite.reading import read_run
 from quantsuite.scheme import Variant
 from quantsuite.session import Session
 
-SMALL = ["--limit", "8", "--device", "cpu", "--task", "world/document"]
+SMALL = ["--limit", "12", "--device", "cpu", "--task", "world/document"]
 FEW = [*SMALL, "--scheme", "int8-row,int8-g128"]
 
 
@@ -144,6 +144,7 @@ def test_one_item_is_enough_to_report_and_too_few_to_decide(tmp_path: Path) -> N
     result = accuracy(*arguments)
     assert result.status == 0, result.shown
     assert len([record for record in read_run(tmp_path / "run.jsonl").records if record.measured]) == 9
+    assert "too few documents: 1, an interval takes 10; raise --limit" in " ".join(result.shown.split())
 
 
 def test_under_xdist_nothing_is_lost_and_what_needs_all_cells_runs(tmp_path: Path) -> None:
@@ -165,7 +166,7 @@ def test_under_xdist_what_makes_a_run_impossible_is_one_line(arguments: list[str
 
 def test_a_terminal_shows_a_bar_of_the_cell(tmp_path: Path) -> None:
     shown = on_a_terminal("tests_accuracy", *SMALL, "--scheme", "bf16", "--output", str(tmp_path / "run.jsonl"))
-    assert re.search(r"bf16 world/document \(1 left\): +\d+%\|.*\d/8 \[\d\d:\d\d<", shown), shown
+    assert re.search(r"bf16 world/document \(1 left\): +\d+%\|.*\d/12 \[\d\d:\d\d<", shown), shown
     assert re.search(r"\nbf16 +document", re.sub(r"[^\n]*\r", "", shown.replace("\r\n", "\n"))), shown
 
 

@@ -1,174 +1,23 @@
-"""Intervals, tests and verdicts against published values, other implementations and their own claims."""
+"""Paired comparisons, verdicts and ranks against what they claim."""
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy import stats
-from statsmodels.stats import contingency_tables, proportion
 
 from meta_tests import factories
-from meta_tests.tolerance import FALSE_ALARM, fewest
 from quantsuite import intervals, statistics
-from quantsuite.intervals import CONFIDENCE, Interval
+from quantsuite.intervals import FEWEST_ITEMS, Interval
 from quantsuite.margins import Margins
-from quantsuite.metrics import Choices, Items, Metric, metric
+from quantsuite.metrics import Choices, Items, Metric, Truths, metric
 from quantsuite.statistics import Verdict
 
-ACCURACY, PERPLEXITY, DIVERGENCE = map(metric, ("accuracy", "perplexity", "divergence"))
-SIMULATIONS = 300
-RESAMPLES = 300
-"""Of each simulated interval: coverage is averaged over simulations, so that fewer than in a report do."""
-
-
-@pytest.mark.parametrize(
-    ("successes", "trials", "low", "high"),
-    [(81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0.0, 0.1611), (1, 29, 0.0061, 0.1718)],
-)
-def test_wilson_intervals_are_those_of_newcombe_1998(successes: int, trials: int, low: float, high: float) -> None:
-    """Statistics in Medicine 17, 857-872, table I, method 3, printed to four digits."""
-    interval = intervals.wilson(successes, trials)
-    assert (round(interval.low, 4), round(interval.high, 4)) == (low, high)
-
-
-@given(trials=st.integers(1, 20_000), share=st.floats(0, 1))
-def test_wilson_intervals_are_those_of_statsmodels(trials: int, share: float) -> None:
-    successes = round(share * trials)
-    interval = intervals.wilson(successes, trials)
-    expected = proportion.proportion_confint(successes, trials, 1 - CONFIDENCE, method="wilson")
-    assert (interval.low, interval.high) == pytest.approx(expected, rel=1e-9, abs=1e-12)
-
-
-def test_a_proportion_of_nothing_has_no_interval() -> None:
-    with pytest.raises(ValueError, match="no trials"):
-        intervals.wilson(0, 0)
-
-
-@given(lost=st.integers(0, 300), gained=st.integers(0, 300))
-def test_mcnemar_is_the_exact_test_of_statsmodels(lost: int, gained: int) -> None:
-    expected = contingency_tables.mcnemar([[50, lost], [gained, 50]], exact=True).pvalue
-    assert intervals.mcnemar(lost, gained) == pytest.approx(expected, rel=1e-9)
-
-
-def coverage(p_lost: float, p_gained: float, trials: int) -> float:
-    """The exact probability that the interval of a change covers it, summed over what can be drawn."""
-    covered = 0.0
-    for lost in range(trials + 1):
-        chance = stats.binom.pmf(lost, trials, p_lost)
-        gains = stats.binom.pmf(np.arange(trials - lost + 1), trials - lost, p_gained / (1 - p_lost)) * chance
-        for gained in np.flatnonzero(gains > 1e-9):
-            interval = intervals.paired_proportion_difference(lost, int(gained), trials)
-            covered += gains[gained] * (interval.low <= p_gained - p_lost <= interval.high)
-    return float(covered)
-
-
-@pytest.mark.parametrize(
-    ("p_lost", "p_gained", "trials"),
-    [(0.05, 0.05, 100), (0.1, 0.02, 100), (0.2, 0.1, 50), (0.02, 0.02, 300), (0.06, 0.02, 300)],
-)
-def test_the_interval_of_a_paired_change_covers_it_as_often_as_it_claims(
-    p_lost: float, p_gained: float, trials: int
-) -> None:
-    assert coverage(p_lost, p_gained, trials) >= CONFIDENCE
-
-
-@pytest.mark.parametrize("trials", [100, 300, 1000])
-@pytest.mark.parametrize("p_lost", [0.01, 0.03, 0.1, 0.3])
-def test_the_interval_of_a_change_without_gains_falls_little_short_of_its_claim(p_lost: float, trials: int) -> None:
-    """It is an approximation, and this its hardest case: 93.8% for a tenth of 100 items is the least of this grid."""
-    assert coverage(p_lost, 0.0, trials) >= 0.937
-
-
-def covers_zero(series: Sequence[float]) -> bool:
-    return intervals.block_bootstrap(series, np.ones(len(series)))[0].covers_zero
-
-
-CORRELATION, LENGTH, BLOCK = 0.5, 100, 5
-"""Blocks of 100 items have round(100 ** (1/3)) = 5."""
-
-
-@pytest.fixture(scope="module")
-def correlated_series() -> list[list[float]]:
-    return [factories.autoregressive(LENGTH, CORRELATION, seed) for seed in range(SIMULATIONS)]
-
-
-def expected_coverage(variance_seen: float) -> float:
-    """Of the mean of an AR(1) series, by an interval that sees ``variance_seen`` instead of (1 + r) / (1 - r)."""
-    variance = (1 + CORRELATION) / (1 - CORRELATION)
-    return 2 * float(stats.norm.cdf(stats.norm.ppf(0.5 + CONFIDENCE / 2) * math.sqrt(variance_seen / variance))) - 1
-
-
-def test_blocks_cover_the_mean_of_correlated_items_as_often_as_theory_says(
-    correlated_series: list[list[float]], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Blocks of length b see the variance 1 + 2 sum (1 - k/b) r^k (Künsch, 1989)."""
-    monkeypatch.setattr(intervals, "RESAMPLES", RESAMPLES)
-    seen = 1 + 2 * sum((1 - lag / BLOCK) * CORRELATION**lag for lag in range(1, BLOCK))
-    covered = sum(map(covers_zero, correlated_series))
-    assert covered >= fewest(SIMULATIONS, expected_coverage(seen))
-
-
-def test_blocks_cover_more_often_than_the_independent_bootstrap(
-    correlated_series: list[list[float]], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The same values in random order are resampled as if they were independent; a one-sided sign test."""
-    monkeypatch.setattr(intervals, "RESAMPLES", RESAMPLES)
-    generator = np.random.default_rng(0)
-    blocks = [covers_zero(series) for series in correlated_series]
-    independent = [covers_zero(generator.permutation(series)) for series in correlated_series]
-    only_blocks = sum(b and not i for b, i in zip(blocks, independent, strict=True))
-    only_independent = sum(i and not b for b, i in zip(blocks, independent, strict=True))
-    assert stats.binomtest(only_blocks, only_blocks + only_independent, alternative="greater").pvalue < FALSE_ALARM
-
-
-def test_the_bootstrap_repeats_itself() -> None:
-    series = factories.autoregressive(40, 0.5, seed=1)
-    assert intervals.block_bootstrap(series, [1] * 40) == intervals.block_bootstrap(series, [1] * 40)
-
-
-@pytest.mark.parametrize(("correlation", "longer"), [(0.0, False), (0.8, True)])
-def test_strong_correlation_takes_longer_blocks(correlation: float, longer: bool) -> None:
-    least = round(200 ** (1 / 3))
-    lengths = [
-        intervals._block_length(np.array(factories.autoregressive(200, correlation, seed))) for seed in range(100)
-    ]
-    assert min(lengths) >= least
-    assert (np.median(lengths) > least) == longer
-
-
-@pytest.mark.filterwarnings("error")
-@pytest.mark.parametrize("items", range(2, 2 * intervals.FEWEST_CORRELATED))
-def test_few_items_have_an_interval_too(items: int) -> None:
-    interval, _ = intervals.block_bootstrap(factories.autoregressive(items, 0.5, seed=items), np.ones(items))
-    assert interval.low < interval.estimate < interval.high
-
-
-@given(seed=st.integers(0, 1000), change=st.floats(-0.3, 0.3))
-def test_the_p_value_of_zero_belongs_to_the_interval(seed: int, change: float) -> None:
-    """Up to the interpolation of the quantiles and the one resample that is added to both sides."""
-    series = np.array(factories.autoregressive(60, 0.3, seed)) + change
-    interval, p_value = intervals.block_bootstrap(series, np.ones(60))
-    inclusive = 4 / intervals.RESAMPLES
-    assert interval.covers_zero or p_value <= 1 - CONFIDENCE + inclusive
-    assert not interval.covers_zero or p_value >= 1 - CONFIDENCE - inclusive
-
-
-def test_identical_outcomes_give_no_evidence_of_a_change() -> None:
-    assert intervals.block_bootstrap(np.zeros(60), np.ones(60))[1] == 1
-    items = factories.perplexities(60)
-    comparison = statistics.compare(PERPLEXITY, items, items, Margins())
-    assert comparison.identical and comparison.p_value == 1
-
-
-def test_one_item_cannot_be_resampled() -> None:
-    with pytest.raises(ValueError, match="1 item cannot be resampled; raise --limit"):
-        intervals.block_bootstrap([1.0], [1])
+ACCURACY, PERPLEXITY, TRUTH_MASS, DIVERGENCE = map(metric, ("accuracy", "perplexity", "truth mass", "divergence"))
 
 
 @pytest.mark.parametrize(
@@ -230,6 +79,55 @@ def test_a_perplexity_is_inside_its_interval() -> None:
     interval = PERPLEXITY.interval(items)
     assert interval.low < PERPLEXITY.value(items) < interval.high
     assert interval.estimate == pytest.approx(PERPLEXITY.value(items), rel=1e-12)
+
+
+def truths(count: int) -> Truths:
+    rows = [[-1.0, -1.0 - 0.1 * index] for index in range(count)]
+    return Truths(group=["all"] * count, truth=[[True, False]] * count, log_likelihoods=rows)
+
+
+def test_identical_outcomes_are_no_change() -> None:
+    items = factories.perplexities(60)
+    comparison = statistics.compare(PERPLEXITY, items, items, Margins())
+    assert comparison.identical and comparison.p_value == 1
+
+
+@pytest.mark.parametrize(
+    ("measure", "items", "noun"),
+    [(PERPLEXITY, factories.perplexities, "windows"), (TRUTH_MASS, truths, "questions")],
+    ids=["perplexity", "mean"],
+)
+def test_below_ten_items_a_comparison_is_undecided_with_the_reason(
+    measure: Metric, items: Callable[[int], Items], noun: str
+) -> None:
+    few, enough = (
+        statistics.compare(measure, items(count), items(count), Margins()) for count in (FEWEST_ITEMS - 1, FEWEST_ITEMS)
+    )
+    assert (few.verdict, enough.verdict) == ("undecided", "equivalent or better")
+    assert few.too_few == f"too few {noun}: 9, an interval takes 10; raise --limit"
+    assert not enough.too_few
+
+
+def test_a_change_of_too_few_items_is_still_estimated() -> None:
+    reference = factories.perplexities(4)
+    comparison = statistics.compare(
+        PERPLEXITY, reference, factories.changed_perplexities(reference, change=0.5, noise=0), Margins()
+    )
+    assert comparison.change.estimate == pytest.approx(0.5)
+    assert (comparison.p_value, comparison.items_to_decide) == (1, None)
+
+
+def test_a_perplexity_of_too_few_items_is_unbounded() -> None:
+    items = factories.perplexities(FEWEST_ITEMS - 1)
+    interval = PERPLEXITY.interval(items)
+    assert not interval.is_bounded
+    assert interval.estimate == pytest.approx(PERPLEXITY.value(items))
+
+
+def test_a_proportion_of_few_items_has_its_interval() -> None:
+    comparison = statistics.compare(ACCURACY, factories.choices(4, 1), factories.choices(4, 0), Margins())
+    assert comparison.verdict == "worse" and not comparison.too_few
+    assert ACCURACY.interval(factories.choices(4, 0.5)).is_bounded
 
 
 @pytest.mark.parametrize(
@@ -314,3 +212,9 @@ def test_what_cannot_be_told_from_the_first_of_its_group_shares_its_rank() -> No
     reference = factories.choices(1000, 0.7)
     items = [factories.changed_choices(reference, lost=lost, gained=10) for lost in (10, 14, 80, 84)]
     assert statistics.shared_ranks(ACCURACY, items) == [1, 1, 3, 3]
+
+
+def test_too_few_items_share_the_first_rank() -> None:
+    reference = factories.perplexities(FEWEST_ITEMS - 1)
+    items = [factories.changed_perplexities(reference, change=change) for change in (0.1, 0.0, 0.3, 0.2)]
+    assert statistics.shared_ranks(PERPLEXITY, items) == [1, 1, 1, 1]

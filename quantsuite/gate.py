@@ -86,6 +86,8 @@ def check_cell(candidate: Record | None, baseline: Record, margins: Margins) -> 
         comparison = compare(baseline.metric, baseline.items, candidate.items, margins)
     except ValueError as error:
         return result("not comparable", str(error))
+    if comparison.too_few:
+        return result("not comparable", comparison.too_few)
     if comparison.verdict == "equivalent or better":
         return result("pass", comparison=comparison)
     return result(comparison.verdict, describe(comparison), comparison)

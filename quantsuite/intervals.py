@@ -1,6 +1,6 @@
-"""General statistics of outcomes: intervals, paired tests and the bootstrap; what knows no metric.
+"""General statistics of outcomes: intervals and paired tests; what knows no metric.
 
-scipy and arch are imported where they are called: what only reads outcomes does not wait for them.
+scipy is imported where it is called: what only reads outcomes does not wait for it.
 """
 
 from __future__ import annotations
@@ -12,15 +12,16 @@ from dataclasses import dataclass
 import numpy as np
 
 CONFIDENCE = 0.95
-RESAMPLES = 4000
-BOOTSTRAP_SEED = 0
-FEWEST_CORRELATED = 11
-"""Items whose correlations :func:`arch.bootstrap.optimal_block_length` can estimate, at the lags that it looks at."""
+FEWEST_ITEMS = 10
+"""Of a mean with an interval: of fewer, blocks are too few to tell their own spread."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Interval:
-    """An estimate with the interval that covers the truth with probability ``CONFIDENCE``."""
+    """An estimate with the interval that covers the truth with probability ``CONFIDENCE``.
+
+    Where items are too few to say how far off the estimate may be, an end is infinite.
+    """
 
     estimate: float
     low: float
@@ -29,6 +30,10 @@ class Interval:
     @property
     def covers_zero(self) -> bool:
         return self.low <= 0 <= self.high
+
+    @property
+    def is_bounded(self) -> bool:
+        return math.isfinite(self.low) and math.isfinite(self.high)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,54 +89,68 @@ def _z() -> float:
     return float(stats.norm.ppf(0.5 + CONFIDENCE / 2))
 
 
-def _block_length(residuals: np.ndarray) -> int:
-    """The cube root of the number of items (Künsch, 1989), or the longer optimum that their correlation asks for.
+def block_length(residuals: np.ndarray) -> int:
+    """Neighbours in a block: the cube root of the items (Künsch, 1989), or more if their correlation asks for it.
 
-    The optimum is that of Politis and White (2004) as corrected by Patton, Politis and White (2009); of too few items
-    no correlation is estimated.
+    What it asks for is the optimum of Andrews (1991) for an autoregression of the residuals' first lag, up to a
+    quarter of the items.  That of Politis and White (2004) covers no better: of 148 items with autocorrelation 0.6
+    (4,000 sets) intervals cover 92.7% with Andrews', 91.8% with theirs, 90.3% with the cube root alone.
     """
-    from arch.bootstrap import optimal_block_length
-
-    least = max(1, round(len(residuals) ** (1 / 3)))
-    if len(residuals) < FEWEST_CORRELATED:
-        return least
-    if np.ptp(residuals) <= np.finfo(float).eps * np.abs(residuals).max():
-        return least
-    return max(least, math.ceil(optimal_block_length(residuals)["circular"].iloc[0]))
+    items, power = len(residuals), residuals @ residuals
+    least = math.ceil(math.cbrt(items))
+    correlation = max(0.0, float(residuals[1:] @ residuals[:-1] / power)) if power else 0.0
+    asked = 1.1447 * math.cbrt(items * (2 * correlation / (1 - correlation**2)) ** 2)
+    return max(least, min(math.ceil(asked), items // 4))
 
 
-def block_bootstrap(
-    totals: Sequence[float], units: Sequence[float], *, seed: int = BOOTSTRAP_SEED
-) -> tuple[Interval, float]:
-    """``sum(totals) / sum(units)`` of neighbouring items, by moving-block bootstrap.
+def block_mean(totals: Sequence[float], units: Sequence[float]) -> tuple[Interval, float]:
+    """``sum(totals) / sum(units)`` of neighbouring items, by the standard error of moving blocks and Student's t.
 
-    Items are drawn in blocks, since windows of one text are dependent.
+    The error is that of the residuals ``totals - mean * units``, summed in all blocks of b neighbours, since windows
+    of one text are dependent.  Of k = n / b blocks t has k - 1 degrees of freedom, and ``sqrt(k / (k - 1))`` makes up
+    for their being taken about their own mean.  Interval and p value are of one statistic: zero lies outside the
+    interval where p is below ``1 - CONFIDENCE``.
+
+    Of independent items with symmetric tails intervals cover what they claim, from 10 items on.  They fall short of
+    95% where neighbours are dependent (autocorrelation 0.6: 90% at 10 items, 89% at 30, 92% at 148) or items are
+    skewed (lognormal: 91%, 91%, 93%); the README has the table, ``python -m meta_tests.interval_coverage`` measures it.
 
     Args:
         totals: of each item.
         units: that the mean is over, of each item.
-        seed: of the resampling.
 
     Returns:
-        The percentile interval, and the two-sided p value of zero that belongs to it: twice the smaller
-        share of resampled means on one side of zero, at least ``2 / (RESAMPLES + 1)``.
+        The interval, and the two-sided p value of zero.  Of fewer than ``FEWEST_ITEMS`` the interval is unbounded and
+        p is 1.
 
     Raises:
-        ValueError: if there are fewer than two items.
+        ValueError: if there are no items.
     """
-    from arch.bootstrap import MovingBlockBootstrap
+    from scipy import special
 
     sums, sizes = np.asarray(totals, dtype=float), np.asarray(units, dtype=float)
-    if len(sums) < 2:
-        raise ValueError(f"{len(sums)} item cannot be resampled; raise --limit so that there are at least two")
-    estimate = _mean(sums, sizes)
-    bootstrap = MovingBlockBootstrap(_block_length(sums - estimate * sizes), sums, sizes, seed=seed)
-    means = bootstrap.apply(_mean, RESAMPLES).ravel()
-    low, high = np.quantile(means, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-    one_side = min(np.count_nonzero(means <= 0), np.count_nonzero(means >= 0))
-    p_value = min(1.0, 2 * (one_side + 1) / (RESAMPLES + 1))
-    return Interval(estimate=estimate, low=float(low), high=float(high)), p_value
+    items, size = len(sums), float(sizes.sum())
+    if items == 0:
+        raise ValueError("no items: a mean of nothing has no interval")
+    estimate = float(sums.sum() / size)
+    if items < FEWEST_ITEMS:
+        return Interval(estimate=estimate, low=-math.inf, high=math.inf), 1.0
+    error, freedom = _block_error(sums - estimate * sizes)
+    error /= size
+    half = float(special.stdtrit(freedom, 0.5 + CONFIDENCE / 2)) * error
+    interval = Interval(estimate=estimate, low=estimate - half, high=estimate + half)
+    if error == 0:
+        return interval, float(estimate == 0)
+    return interval, float(2 * special.stdtr(freedom, -abs(estimate) / error))
 
 
-def _mean(totals: np.ndarray, units: np.ndarray) -> float:
-    return float(totals.sum() / units.sum())
+def _block_error(residuals: np.ndarray) -> tuple[float, float]:
+    """The standard error of a sum of residuals, and its degrees of freedom."""
+    items, scale = len(residuals), np.abs(residuals).max()
+    # Relative to the largest, whose square need not be a float64.
+    relative = residuals / scale if scale else residuals
+    length = block_length(relative)
+    blocks = items / length
+    running = np.concatenate(([0.0], np.cumsum(relative)))
+    variance = blocks * np.var(running[length:] - running[:-length])
+    return float(scale * math.sqrt(variance * blocks / (blocks - 1))), blocks - 1

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from quantsuite.intervals import Interval
+from quantsuite.intervals import FEWEST_ITEMS, Interval
 from quantsuite.margins import Margins
 from quantsuite.metrics import Metric, change
 
@@ -27,7 +27,8 @@ class Comparison:
             ``None`` where items are not right or wrong.
         verdict: of the loss against the margin.
         items_to_decide: how many items would give a verdict if the change stays as estimated;
-            ``None`` if there is one or the estimate lies on the margin.
+            ``None`` if there is one, the estimate lies on the margin, or items are too few to say.
+        too_few: why the interval is unbounded and the verdict undecided, with the way out; empty where it is not.
     """
 
     change: Interval
@@ -39,6 +40,7 @@ class Comparison:
     margin: float
     verdict: Verdict
     items_to_decide: int | None
+    too_few: str = ""
 
     @property
     def identical(self) -> bool:
@@ -53,11 +55,18 @@ def verdict(loss: Interval, margin: float) -> Verdict:
     return "worse" if loss.low > margin else "undecided"
 
 
+def too_few(metric: Metric, interval: Interval, items: int) -> str:
+    """Why an interval of so many items is unbounded, with the way out; empty if it is not."""
+    if interval.is_bounded:
+        return ""
+    return f"too few {metric.noun}: {items:,}, an interval takes {FEWEST_ITEMS}; raise --limit"
+
+
 def _items_to_decide(loss: Interval, margin: float, items: int) -> int | None:
     """Items at which an interval that narrows as ``1 / sqrt(n)`` leaves the margin outside."""
     distance = abs(margin - loss.estimate)
     half = (loss.high - loss.low) / 2
-    if verdict(loss, margin) != "undecided" or distance == 0:
+    if verdict(loss, margin) != "undecided" or distance == 0 or not loss.is_bounded:
         return None
     return max(items + 1, math.ceil(items * (half / distance) ** 2))
 
@@ -92,6 +101,7 @@ def compare(
         margin=margin,
         verdict=verdict(loss, margin),
         items_to_decide=_items_to_decide(loss, margin, len(reference)),
+        too_few=too_few(metric, loss, len(reference)),
     )
 
 
@@ -108,6 +118,7 @@ def shared_ranks(metric: Metric, items: Sequence[Any]) -> list[int]:
     the paired interval between the two covers zero; otherwise it opens a new group, whose rank is one
     more than the number of candidates before it.  A shared rank says "not distinguishable from the
     group's first on these items"; intervals are not corrected for the number of comparisons.
+    Where items are too few for intervals, all share the first rank.
     Equal estimates are ordered by their outcomes, so that ranks do not depend on the order given.
 
     Raises:

@@ -122,10 +122,10 @@ class Metric:
         return value
 
     def interval(self, items: Any) -> Interval:
-        """The value with its interval.
+        """The value with its interval, which is unbounded if the items are too few.
 
         Raises:
-            ValueError: if the items are too few.
+            ValueError: if there are no items, or an end is larger than any float64.
         """
         return self.estimator.interval(self.outcomes_of(items), self.units(items))
 

@@ -9,7 +9,7 @@ from typing import Protocol
 
 import numpy as np
 
-from quantsuite.intervals import Change, Interval, block_bootstrap, mcnemar, paired_proportion_difference, wilson
+from quantsuite.intervals import Change, Interval, block_mean, mcnemar, paired_proportion_difference, wilson
 
 
 class Estimator(Protocol):
@@ -22,18 +22,18 @@ class Estimator(Protocol):
 
 @dataclass(frozen=True)
 class Mean:
-    """The mean of a unit, by moving-block bootstrap."""
+    """The mean of a unit, by the spread of blocks of neighbours; of too few items its interval is unbounded."""
 
     def value(self, outcomes: Sequence[float], units: Sequence[float]) -> float:
         return sum(outcomes) / sum(units)
 
     def interval(self, outcomes: Sequence[float], units: Sequence[float]) -> Interval:
-        """Raises ValueError if there are fewer than two items."""
-        return block_bootstrap(outcomes, units)[0]
+        """Raises ValueError if there are no items."""
+        return block_mean(outcomes, units)[0]
 
     def change(self, reference: Sequence[float], candidate: Sequence[float], units: Sequence[float]) -> Change:
-        """Raises ValueError if there are fewer than two items."""
-        interval, p_value = block_bootstrap(np.subtract(candidate, reference), units)
+        """Raises ValueError if there are no items."""
+        interval, p_value = block_mean(np.subtract(candidate, reference), units)
         return Change(interval=interval, p_value=p_value)
 
 
@@ -46,8 +46,9 @@ class ExponentialOfMean(Mean):
         return exponential(super().value(outcomes, units))
 
     def interval(self, outcomes: Sequence[float], units: Sequence[float]) -> Interval:
+        """Raises ValueError if there are no items, or an end that is finite is larger than any float64."""
         log = super().interval(outcomes, units)
-        return Interval(estimate=math.exp(log.estimate), low=math.exp(log.low), high=math.exp(log.high))
+        return Interval(estimate=exponential(log.estimate), low=exponential(log.low), high=exponential(log.high))
 
 
 @dataclass(frozen=True)

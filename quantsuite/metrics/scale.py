@@ -33,14 +33,18 @@ class Scale:
         return MISSING if value is None else f"{value * self.factor:.{self.decimals}f}"
 
     def interval(self, interval: Interval | None) -> str:
-        return MISSING if interval is None else f"[{self.value(interval.low)}, {self.value(interval.high)}]"
+        if interval is None or not interval.is_bounded:
+            return MISSING
+        return f"[{self.value(interval.low)}, {self.value(interval.high)}]"
 
     def change(self, value: float) -> str:
         text = f"{value * self.change_factor:+.{self.change_decimals}f}"
         return text.replace("-", "+") if float(text) == 0 else text
 
     def change_interval(self, interval: Interval) -> str:
-        """The estimate with its interval."""
+        """The estimate with its interval, if it has bounds."""
+        if not interval.is_bounded:
+            return f"{self.change(interval.estimate)} (no interval)"
         low, high = self.change(interval.low), self.change(interval.high)
         return f"{self.change(interval.estimate)} [{low}, {high}]"
 

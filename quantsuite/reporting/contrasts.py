@@ -72,6 +72,8 @@ def finding(found: ContrastAnalysis, pair: Pair) -> str:
     if pair.comparison is None:
         return pair.note or ""
     loss = pair.comparison.loss
+    if pair.comparison.too_few:
+        return pair.comparison.too_few
     if loss.covers_zero:
         return f"not distinguishable at n={pair.comparison.items:,}"
     return f"{found.contrast.reference if loss.low > 0 else found.contrast.candidate} better"

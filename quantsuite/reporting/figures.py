@@ -204,7 +204,8 @@ def _dot(
     axes: Axes, position: float, interval: Interval, factor: float, colour: str, *, filled: bool, upright: bool = False
 ) -> None:
     estimate = interval.estimate * factor
-    # The bootstrap's percentiles need not enclose the estimate, and matplotlib refuses negative bars.
+    # Bonett and Price's interval need not enclose the estimate, and matplotlib refuses negative bars; it draws no
+    # infinite ones.
     bars = [[max(0.0, estimate - interval.low * factor)], [max(0.0, interval.high * factor - estimate)]]
     style = {"fmt": "o", "color": colour, "markersize": 4.5, "elinewidth": 1.3}
     style["markerfacecolor"] = colour if filled else "none"

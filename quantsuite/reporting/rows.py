@@ -11,7 +11,7 @@ from quantsuite.intervals import Interval
 from quantsuite.margins import Margins
 from quantsuite.pairs import compare_records
 from quantsuite.records import Record, differences
-from quantsuite.statistics import Comparison, shared_ranks
+from quantsuite.statistics import Comparison, shared_ranks, too_few
 
 T = TypeVar("T")
 
@@ -31,7 +31,7 @@ class Row:
 
     Args:
         record: the measured cell, or the one without a number.
-        interval: of the value; ``None`` where nothing was measured or one item is too few.
+        interval: of the value; ``None`` where nothing was measured or items are too few.
         comparison: with bf16, paired; ``None`` for bf16 itself and where there is none.
         rank: among the records that can be compared, 1 the best; shared where not distinguishable.
         weight_ratio: weight bytes over those of bf16.
@@ -70,6 +70,8 @@ def _row(record: Record, reference: Record | None, margins: Margins) -> Row:
     interval = comparison = None
     try:
         interval = record.metric.interval(record.items)
+        if why := too_few(record.metric, interval, len(record.items)):
+            interval, notes = None, [*notes, why]
     except ValueError as error:
         notes.append(str(error))
     if record is not reference and record.metric.is_paired:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from quantsuite.facets import coarseness
-from quantsuite.intervals import BOOTSTRAP_SEED, CONFIDENCE, RESAMPLES
+from quantsuite.intervals import CONFIDENCE
 from quantsuite.margins import Margins
 from quantsuite.metrics.scale import MISSING
 from quantsuite.records import Record
@@ -191,7 +191,7 @@ def provenance(model: ModelAnalysis, margins: Margins) -> Table:
         ("Measuring time", f"{sum(record.seconds for record in records):,.1f} s"),
         ("Margins", margins_of((metric.metric for metric in model.metrics), margins) or MISSING),
         ("Confidence", f"{CONFIDENCE:.0%}"),
-        ("Bootstrap", f"{RESAMPLES:,} resamples, seed {BOOTSTRAP_SEED}"),
+        ("Intervals of means", "standard error of moving blocks, Student's t"),
     ]
     return Table(heads=("", ""), rows=tuple(rows), labels=2)
 

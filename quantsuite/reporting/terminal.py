@@ -143,7 +143,10 @@ def scheme_line(label: str, records: Sequence[Record], margins: Margins) -> str:
     if not compared:
         values = (_named_value(row.record) for row in rows)
         return f"{label:<{LABEL_WIDTH}} {', '.join(values)}, {seconds}"
-    worst = max(compared, key=lambda row: row.comparison.loss.high - row.comparison.margin)
+    worst = max(
+        compared,
+        key=lambda row: (row.comparison.verdict == "worse", row.comparison.loss.high - row.comparison.margin),
+    )
     scale = worst.record.metric.scale
     change = f"{scale.change_interval(worst.comparison.change)} {scale.change_unit}"
     return f"{label:<{LABEL_WIDTH}} {_SHORT[worst.comparison.verdict]:<9} {change}, {seconds}"

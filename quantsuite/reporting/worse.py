@@ -109,6 +109,8 @@ def _sensitivity_sentence(metric: MetricAnalysis) -> str:
     scale = metric.metric.scale
     if all(comparison_of(row).identical for row in metric.compared):
         return "The outcomes are identical, item by item."
+    if unknown := [row for row in metric.compared if not comparison_of(row).loss.is_bounded]:
+        return f"No loss can be excluded: {comparison_of(unknown[0]).too_few}."
     losses = [comparison_of(row).loss for row in metric.compared]
     half = max((loss.high - loss.low) / 2 for loss in losses)
     return f"A loss smaller than about {scale.quantity(half)} (half the widest interval) could not have been seen."
