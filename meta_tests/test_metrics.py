@@ -207,7 +207,7 @@ def test_an_installed_package_gives_metrics_by_entry_points(
     entry = EntryPoint(name="offered", value="offered:SPREAD", group=registry.ENTRY_POINT_GROUP)
     monkeypatch.setattr(registry, "entry_points", lambda group: [entry] if group == entry.group else [])
     assert named_metric("offered").unit == "spread"
-    with pytest.raises(MetricError, match=r"known: .*divergence, offered;"):
+    with pytest.raises(MetricError, match=r"known: .*layers in place, offered;"):
         named_metric("missing")
 
 
