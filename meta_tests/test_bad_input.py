@@ -179,6 +179,9 @@ def output(content: str) -> Prepare:
     return lambda folder: [*SMALL, "--output", save(folder)]
 
 
+METHOD = "name, needs = 'own', 'weights'\ndef plan(*args, **options): ...\n"
+
+
 def given(*arguments: str) -> Prepare:
     return lambda folder: list(arguments)
 
@@ -287,6 +290,10 @@ BAD: dict[str, tuple[Prepare, str]] = {
     "dataset-unused": (
         given("--dataset", "piqa=./piqa"),
         "--dataset piqa=./piqa is of no effect: the tasks of this run use world, world-mmlu; choose a task of piqa",
+    ),
+    "method-unused": (
+        lambda folder: ["--method", written("own.py", METHOD)(folder), "--scheme", "int8-row"],
+        "--method own.py: no scheme of this run names 'own'; write for example --scheme int8-row@own",
     ),
     "dataset-form": (given("--dataset", "piqa"), "'piqa' is no NAME=PLACE; give for example piqa=./piqa"),
     "world-elsewhere": (given("--dataset", "world=./world"), "the dataset world is generated"),

@@ -126,3 +126,20 @@ def test_a_kernel_that_gives_nan_is_named_with_the_engine(project: Path) -> None
     assert result.status == pytest.ExitCode.TESTS_FAILED
     reason = records(project)["int8-row"].reason
     assert "the engine transformers" in reason and "(products by the kernel my-int8-row)" in reason
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ((".to(x.dtype)\n\n\ndef unsupported", ".to(x.dtype)[..., :1]\n\n\ndef unsupported"), "returned a Tensor"),
+        (("y + bias).to(x.dtype)", "y + bias)"), "of torch.float32, expected"),
+        (
+            ("* packed.scale", "/ (1 // 0) * packed.scale"),
+            "raised ZeroDivisionError: integer division",
+        ),
+    ],
+)
+def test_a_product_that_is_none_names_the_kernel(project: Path, change: tuple[str, str], said: str) -> None:
+    run_changed(project, change, "--scheme", "int8-row")
+    reason = records(project)["int8-row"].reason
+    assert reason.startswith("my-int8-row.linear of [") and said in reason

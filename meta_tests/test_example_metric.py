@@ -57,3 +57,10 @@ def test_without_its_file_the_error_names_the_metric_and_the_way_out(
     assert result.returncode == 2 and result.stderr.count("\n") == 1
     assert "unknown metric 'Brier score'; known: perplexity" in result.stderr
     assert "one of your own is given by its file, --metric ./FILE.py" in result.stderr
+
+
+def test_a_run_of_it_is_converted_with_its_file(project: Path, site: Path) -> None:
+    result = run_python(
+        project, "quantsuite", "convert", "run.jsonl", "new.jsonl", "--metric", "./brier.py", path=(site,)
+    )
+    assert (result.returncode, result.stdout) == (0, "new.jsonl: 2 records\n"), result.stderr

@@ -358,3 +358,16 @@ def test_records_of_no_baseline_are_counted() -> None:
 def test_another_metric_of_a_task_is_not_comparable() -> None:
     other = replaced(cell(CHOICES), task__metric="normalized accuracy")
     assert failures(gate([other], [cell(CHOICES)]))[0][0] == "not comparable"
+
+
+def test_a_bad_baseline_of_one_kernel_excuses_no_other() -> None:
+    bad, other = (replaced(cell(WORSE), subject__kernel=name) for name in ("bad", "other"))
+    baselines = [bad, cell(CHOICES)]
+    for order in (baselines, baselines[::-1]):
+        found = {check.label: check.status for check in gate([cell(CHOICES), bad, other], order).checks}
+        assert found["int8-row-simulated by other"] == "worse"
+
+
+def test_a_kernel_s_baseline_is_missed_by_a_run_without_it() -> None:
+    baseline = replaced(cell(CHOICES), subject__kernel="mine")
+    assert [status for status, _ in failures(gate([cell(CHOICES)], [baseline]))] == ["absent"]

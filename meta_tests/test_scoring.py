@@ -53,11 +53,14 @@ class Constant:
 
     value: float
     name: str = "constant"
+    dtype: torch.dtype = torch.float32
 
     def score(self, requests: list[ScoreRequest]) -> Any:
         for number, each in enumerate(requests):
             shape = (each.positions, 5) if isinstance(each.want, Rows) else (each.positions,)
-            yield ScoreResult(request=number, first=each.first, log_probs=torch.full(shape, self.value))
+            yield ScoreResult(
+                request=number, first=each.first, log_probs=torch.full(shape, self.value, dtype=self.dtype)
+            )
 
 
 @pytest.mark.parametrize("value", [math.nan, -math.inf])
@@ -70,3 +73,14 @@ def test_of_two_engines_the_one_that_gives_nan_is_named() -> None:
     requests = [ScoreRequest(tokens=(1, 2, 3), first=1, want=Rows())]
     with pytest.raises(ValueError, match="the engine broken gives log-probabilities of request 0"):
         list(side_by_side(Constant(-1.0), Constant(math.nan, name="broken"), requests))
+
+
+def test_log_probabilities_in_fewer_bits_than_float32_are_refused() -> None:
+    engine, message = (
+        Constant(-1.0, dtype=torch.bfloat16),
+        "the engine constant gives log-probabilities in torch.bfloat16",
+    )
+    with pytest.raises(ValueError, match=message):
+        list(answers(engine, [ScoreRequest(tokens=(1, 2), first=1)]))
+    with pytest.raises(ValueError, match=message):
+        list(side_by_side(engine, Constant(-1.0), [ScoreRequest(tokens=(1, 2, 3), first=1, want=Rows())]))

@@ -47,6 +47,8 @@ def _parser() -> argparse.ArgumentParser:
     change.add_argument("new", type=Path, help="run file that is not there yet")
     for command in (report, check):
         command.add_argument("runs", type=Path, nargs="+", help="run files")
+        add_options(command.add_argument, only=("accuracy_margin", "perplexity_margin", "margin"))
+    for command in (report, check, change):
         command.add_argument(
             "--metric",
             action="append",
@@ -54,7 +56,6 @@ def _parser() -> argparse.ArgumentParser:
             metavar="FILE.py",
             help="of your own, that records name: file.py, file.py:NAME or package.module:NAME; may be repeated",
         )
-        add_options(command.add_argument, only=("accuracy_margin", "perplexity_margin", "margin"))
     return parser
 
 
@@ -94,11 +95,11 @@ def main(arguments: list[str] | None = None) -> int:
     margins = given.margins
     try:
         given.check_margins()
+        for place in options.metric:
+            metric(place)
         if options.command == "convert":
             print(f"{options.new}: {convert(options.old, options.new):,} records")
             return 0
-        for place in options.metric:
-            metric(place)
         run = read_runs(options.runs)
         if run.records:
             margins.check(record.metric for record in run.records)

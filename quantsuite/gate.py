@@ -126,8 +126,8 @@ def gate(
 def _pairs(records: Sequence[Record], baselines: Sequence[Record]) -> list[tuple[Record | None, Record]]:
     """Each baseline with the record of its key, and with those of its cell that have no baseline of their own.
 
-    So another kernel is held to the cell's baseline; a record of another engine, device or dtype is so only where
-    there is none of the baseline's own.  A record stands in for one baseline alone.
+    So another kernel is held to the cell's baseline that names none; a record of another engine, device or dtype is so
+    only where there is none of the baseline's own.  A record stands in for one baseline alone.
     """
     by_key = {record.key: record for record in records}
     known, taken = {baseline.key for baseline in baselines}, set()
@@ -137,6 +137,7 @@ def _pairs(records: Sequence[Record], baselines: Sequence[Record]) -> list[tuple
         found = [] if exact is None else [exact]
         for record in records:
             alike = record.cell == baseline.cell and record.key not in known | taken
+            alike = alike and baseline.subject.kernel in ("", record.subject.kernel)
             if alike and (exact is None or record.key.setting == baseline.key.setting):
                 found.append(record)
                 taken.add(record.key)

@@ -19,7 +19,7 @@ from quantsuite.kernels.protocol import (
 )
 from quantsuite.kernels.simulated import multiply_simulated
 from quantsuite.kernels.tensors import map_tensors, named_tensors
-from quantsuite.kernels.validation import KernelError
+from quantsuite.kernels.validation import KernelError, require_product
 from quantsuite.quantize import QuantizedTensor, dequantize, fake_quantize
 from quantsuite.scheme import Execution, Scheme
 
@@ -220,9 +220,21 @@ class QuantizedLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if self.kernel is not None:
             kernel = self.kernel_for(x)
-            return multiply(kernel, x, self._packed, bias=self.bias, activation_scale=self.activation_scale)
+            return require_product(kernel, self._multiply(kernel, x), x, self.out_features)
         weight, scale = self.effective_weight(), self.activation_scale
         return multiply_simulated(x, weight, self.scheme, bias=self.bias, activation_scale=scale)
+
+    def _multiply(self, kernel: Any, x: Tensor) -> Any:
+        try:
+            return multiply(kernel, x, self._packed, bias=self.bias, activation_scale=self.activation_scale)
+        except (torch.OutOfMemoryError, UnsupportedError):
+            raise
+        except Exception as error:  # A kernel of anyone's raises what it likes.
+            if not self._explicit:
+                raise
+            raise KernelError(
+                f"{kernel.name}.linear of {list(x.shape)} raised {type(error).__name__}: {' '.join(str(error).split())}"
+            ) from error
 
     def extra_repr(self) -> str:
         how = self.execution if self.kernel is None else f"{self.execution} by {self.kernel.name}"

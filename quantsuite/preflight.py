@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from quantsuite import methods
@@ -37,6 +38,7 @@ def plan_cells(options: RunOptions) -> list[Cell]:
     for variant in parse_variants(options.schemes, options.execution):
         if variant.scheme.method is not None:
             methods.find(variant.scheme.method, options.method)
+    _require_methods(options)
     variants = parse_variants([*options.schemes, *_plan_names(options)], options.execution)
     named = select_tasks(options.task) if options.task else None
     context = context_length(options.engine, options.model)
@@ -46,6 +48,20 @@ def plan_cells(options: RunOptions) -> list[Cell]:
     for task in tasks:
         _require_context(task, task.context, context, options.model)
     return make_cells(tasks, variants)
+
+
+def _require_methods(options: RunOptions) -> None:
+    """Each method that is given is one that a scheme names."""
+    schemes = [variant.scheme for variant in parse_variants(options.schemes, options.execution)]
+    for place in options.method:
+        name = methods.load(place).name
+        if name not in {scheme.method for scheme in schemes}:
+            example = next(
+                (replace(scheme, method=name) for scheme in schemes if not scheme.is_reference), f"int8-row@{name}"
+            )
+            raise RunError(
+                f"--method {place}: no scheme of this run names {name!r}; write for example --scheme {example}"
+            )
 
 
 def _plan_names(options: RunOptions) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import stat
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
@@ -149,7 +150,17 @@ def _decode(path: Path, number: int, line: bytes, purpose: Purpose) -> Result:
         raise ChangedMetricError(f"{path}: line {number:,}: {problem}; {_CHANGED[purpose]}", error.record) from error
     except ValueError as error:
         problem = error if isinstance(error, ContentError) else _syntax_problem(line, str(error))
+        if _is_header(line):
+            problem = "it is the header of another run file, which convert joins without loss"
         raise ContentError(f"{path} is not a run file: line {number:,}: {problem}; {_DAMAGED[purpose]}") from error
+
+
+def _is_header(line: bytes) -> bool:
+    """Whether a line begins another run file, as where two were joined by hand."""
+    with suppress(msgspec.MsgspecError, RecursionError):
+        msgspec.json.decode(line, type=Header)
+        return True
+    return False
 
 
 def check_header(path: Path, data: bytes, *, purpose: Purpose) -> None:

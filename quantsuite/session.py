@@ -292,7 +292,7 @@ class Session:
         except DataError as error:
             raise UnsupportedError(f"{self._name} with {cell.task.name}: {error}") from error
         except ValueError as error:
-            if record.subject.kernel:
+            if record.subject.kernel and record.subject.kernel not in str(error):
                 raise ValueError(f"{error} (products by the kernel {record.subject.kernel})") from error
             raise
         fields = {name: getattr(record, name) for name in ("task", "subject", "environment", "created")}

@@ -131,6 +131,8 @@ def _read(what: str, way_out: str, read: Callable[[], list[dict[str, Any]]]) -> 
     except DataError:
         raise
     except Exception as error:
+        if isinstance(_cause(error), StopIteration):
+            raise DataError(f"{what} is empty") from error
         raise MissingDataError(f"cannot load {what}: {one_line(_cause(error))}.  {way_out}") from error
     if not rows:
         raise DataError(f"{what} is empty")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+import torch
+
 from quantsuite.engine import Engine, GenerateRequest, Rows, ScoreRequest, ScoreResult
 
 
@@ -13,6 +15,16 @@ def not_finite(engine: str, request: int, first: int) -> ValueError:
         f"the engine {engine} gives log-probabilities of request {request} from position {first} on that are NaN or "
         "infinite; the weights, the quantization or what multiplies is at fault"
     )
+
+
+def check_precision(engine: str, result: ScoreResult) -> None:
+    """Refuse log-probabilities in fewer bits than float32, whose rounding is larger than what is measured.
+
+    Raises:
+        ValueError: naming the engine and the dtype.
+    """
+    if (dtype := result.log_probs.dtype) not in (torch.float32, torch.float64):
+        raise ValueError(f"the engine {engine} gives log-probabilities in {dtype}; its score() must give float32")
 
 
 def answers(engine: Engine, requests: Sequence[ScoreRequest]) -> Iterator[ScoreResult]:
@@ -37,6 +49,7 @@ def answers(engine: Engine, requests: Sequence[ScoreRequest]) -> Iterator[ScoreR
                 f"the engine {engine.name} answers request {number} with {len(result.log_probs)} positions from "
                 f"{result.first}, not {request.positions} from {request.first}; its score() must give all in one result"
             )
+        check_precision(engine.name, result)
         if not result.log_probs.isfinite().all():
             raise not_finite(engine.name, number, result.first)
         open_requests.remove(number)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from quantsuite.engine import Engine, Rows, ScoreRequest
-from quantsuite.evaluate.scoring import not_finite
+from quantsuite.evaluate.scoring import check_precision, not_finite
 
 GROUP_ELEMENTS = 2**30
 """Log-probabilities that an engine may be ahead of the other, at most: 4 GiB in float32."""
@@ -144,6 +144,7 @@ class _Stream:
             raise self._fault("repeats", number, result.first)
         if result.first + count > len(self._group[number].tokens):
             raise self._fault("adds", number, len(self._group[number].tokens))
+        check_precision(self._name, result)
         if result.log_probs.isnan().any():  # A probability of zero is one that a row may have.
             raise not_finite(self._name, number, result.first)
         self._held[number].append(result.log_probs)

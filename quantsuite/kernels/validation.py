@@ -6,11 +6,14 @@ from collections.abc import Sequence
 from typing import Any, get_args
 
 import torch
+from torch import Tensor
 
 from quantsuite.kernels.operations import OPERATIONS
 from quantsuite.kernels.protocol import Layouts
 
 LONGEST_NAME = 100
+NO_NAME = "none"
+"""What contrasts call the lack of a kernel."""
 
 
 class KernelError(ValueError):
@@ -43,6 +46,23 @@ def _validate_name(kernel: Any, where: str) -> None:
     if type(name) is not str or not 0 < len(name) <= LONGEST_NAME or not name.isprintable():
         shown = ascii(name)[:LONGEST_NAME] if type(name) in (str, int, float, bytes) else f"a {type(name).__name__}"
         raise KernelError(f"{where}: name is {shown}, expected a string of 1 to {LONGEST_NAME} printable characters")
+    if name == NO_NAME or {" ", "="} & {*name}:
+        raise KernelError(f"{where}: name is {name!r}, which contrasts cannot tell; use letters, digits and hyphens")
+
+
+def require_product(kernel: Any, y: object, x: Tensor, n: int) -> Tensor:
+    """What a kernel's ``linear`` returned of ``x`` ``[..., K]``, if it is ``[..., n]`` in the dtype of ``x``.
+
+    Raises:
+        KernelError: naming the kernel and what it returned.
+    """
+    expected = (*x.shape[:-1], n)
+    if isinstance(y, Tensor) and y.shape == expected and y.dtype == x.dtype:
+        return y
+    found = f"a Tensor {list(y.shape)} of {y.dtype}" if isinstance(y, Tensor) else f"a {type(y).__name__}"
+    raise KernelError(
+        f"{kernel.name}.linear of {list(x.shape)} returned {found}, expected {list(expected)} of {x.dtype}"
+    )
 
 
 def _validate_lists(kernel: Any, where: str) -> None:

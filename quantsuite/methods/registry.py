@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from importlib.metadata import entry_points
+from pathlib import Path
 from types import ModuleType
 
 from torch import nn
@@ -124,8 +126,11 @@ def make_plan(
     try:
         plan = method.plan(model, bare, include_head=include_head, progress=progress)
     except Exception as error:  # A method of anyone's raises what it likes.
-        kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
-        raise MethodError(f"{scheme}: {kind}{' '.join(str(error).split())}") from error
+        said = " ".join(str(error).split())
+        if not isinstance(error, ValueError):
+            place = traceback.extract_tb(error.__traceback__)[-1]
+            said = f"{Path(place.filename).name}:{place.lineno}: {type(error).__name__}: {said}"
+        raise MethodError(f"{scheme}: {said}") from error
     if not isinstance(plan, Plan) or replace(plan.scheme, method=None) != bare:
         raise MethodError(f"{scheme}: the method returned {plan}, expected a Plan of {bare}")
     fitted = bool(plan.layers or plan.parameters) and not plan.model_sha256

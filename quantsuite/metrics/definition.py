@@ -115,8 +115,11 @@ class Metric:
         return outcomes
 
     def value(self, items: Any) -> float:
-        """Raises ValueError or TypeError if the items give none, ValueError if it is not finite."""
-        value = self.estimator.value(self.outcomes_of(items), self.units(items))
+        """Raises ValueError if the items give none, or it is not finite."""
+        try:
+            value = self.estimator.value(self.outcomes_of(items), self.units(items))
+        except (TypeError, ZeroDivisionError) as error:
+            raise ValueError(f"the metric {self.name} gives no value: {type(error).__name__}: {error}") from error
         if not math.isfinite(value):
             raise ValueError(f"the metric {self.name} gives the value {value}; its outcomes and units must be finite")
         return value
