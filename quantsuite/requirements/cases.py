@@ -6,14 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from quantsuite.facets import PARTS, scheme_facets
+from quantsuite.facets import PARTS
 from quantsuite.intervals import Interval
 from quantsuite.margins import Margins
 from quantsuite.metrics import Metric, named_metric
 from quantsuite.pairs import compare_records
 from quantsuite.records import Record
 from quantsuite.requirements.bounds import Status, judge
-from quantsuite.requirements.patterns import is_task
+from quantsuite.requirements.patterns import SchemePattern, facets_of_variant, is_task
 from quantsuite.requirements.rows import Row
 from quantsuite.scheme import Variant
 from quantsuite.statistics import too_few
@@ -158,13 +158,17 @@ def _pairs(row: Row, variants: Sequence[Variant]) -> list[tuple[Variant, Variant
 
 
 def _is_pair(row: Row, candidate: Variant, reference: Variant) -> bool:
-    if reference.scheme.is_reference:
-        return True
-    named = row.references.named.union(*(pattern.named for pattern in row.schemes if pattern.matches(candidate)))
-    ours, theirs = (
-        {**scheme_facets(each.scheme), "execution": each.execution or ""} for each in (candidate, reference)
+    return reference.scheme.is_reference or any(
+        _alike(pattern, row.references, candidate, reference) for pattern in row.schemes if pattern.matches(candidate)
     )
-    return all(ours[name] == theirs[name] for name in (*PARTS["scheme"], "execution") if name not in named)
+
+
+def _alike(ours: SchemePattern, theirs: SchemePattern, candidate: Variant, reference: Variant) -> bool:
+    """Whether two schemes are equal in what neither side names, and in what both name with the same words."""
+    shared = {name for name, value in ours.fields.items() if theirs.fields.get(name) == value}
+    freed = (ours.named | theirs.named) - shared
+    facets, others = (facets_of_variant(each) for each in (candidate, reference))
+    return all(facets[name] == others[name] for name in (*PARTS["scheme"], "execution") if name not in freed)
 
 
 def _no_pair(row: Row, variants: Sequence[Variant]) -> str:

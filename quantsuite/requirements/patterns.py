@@ -94,10 +94,15 @@ class SchemePattern:
         """Whether a scheme in its execution is one of these."""
         if word := _WORD.fullmatch(self.text):
             return _bits(variant.scheme) == word.groups()
-        facets = {**scheme_facets(variant.scheme), "execution": variant.execution or ""}
+        facets = facets_of_variant(variant)
         if self.fields:
             return all(fnmatchcase(facets[name], value) for name, value in self.fields.items())
         return fnmatchcase(facets["scheme"], self.text)
+
+
+def facets_of_variant(variant: Variant) -> dict[str, str]:
+    """The value of each of ``FIELDS``, empty where there is none."""
+    return {**scheme_facets(variant.scheme), "execution": variant.execution or ""}
 
 
 def _bits(scheme: Scheme) -> tuple[str | None, str | None]:
