@@ -8,13 +8,14 @@ import msgspec
 import pytest
 
 from meta_tests import factories
+from meta_tests.command import ROOT
 from meta_tests.factories import DIRECT, DRIFT, PERPLEXITY, changed_choices, changed_perplexities, record
 from quantsuite.margins import Margins
 from quantsuite.options import RunOptions
 from quantsuite.reading import read_run
 from quantsuite.records import Record
 from quantsuite.requirements.cases import Finding, Requirement, requirements_of
-from quantsuite.requirements.names import check_rows
+from quantsuite.requirements.names import check_rows, with_own_tasks
 from quantsuite.requirements.patterns import SchemePattern, matches_model
 from quantsuite.requirements.plugin import rows_of
 from quantsuite.requirements.rows import OF_ANY_MODEL, SHIPPED, RequirementError, Row, load_rows
@@ -229,6 +230,11 @@ ROW = '[name]\nmodel = "tiny"\nscheme = "w8"\nreason = "r"\n'
 LOSS = 'loss = "at most the margin"\n'
 
 
+def read(path: Path) -> None:
+    rows, own = with_own_tasks(path, load_rows(path))
+    check_rows(path, rows, TASKS | own)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -263,6 +269,8 @@ LOSS = 'loss = "at most the margin"\n'
         (ROW + LOSS + 'metric = "accuracy"\ntask = "world/document"', "is measured by document perplexity, not by"),
         (ROW + LOSS + 'task = "layers"', "layers has no paired comparison; require a value"),
         (ROW + 'loss = "at most 1 point"\ntask = "world/document"', "world/document is in ln PPL, not in point"),
+        (ROW + LOSS + 'task = "./nowhere.toml"', "row name: task: there is no task"),
+        (ROW + 'loss = "at least 1 ln PPL and at most 2 points"\ntask = "world"', "ln PPL, not in points"),
         (ROW + 'value = "at least 0.6 acc"\ntask = "world-mmlu"', "world-mmlu is in %, not in acc"),
     ],
 )  # fmt: skip
@@ -270,9 +278,17 @@ def test_what_is_no_requirement_is_refused_by_file_row_and_key(text: str, messag
     path = tmp_path / "mine.toml"
     path.write_text(text)
     with pytest.raises(RequirementError) as caught:
-        check_rows(path, load_rows(path), TASKS)
+        read(path)
     said = str(caught.value)
     assert str(path) in said and message in said and "\n" not in said
+
+
+def test_a_task_of_ones_own_is_named_by_its_file_beside_the_rows() -> None:
+    path = ROOT / "examples" / "task" / "rows.toml"
+    required = {"name": row(task="./capitals.toml", loss="at most 1 point")}
+    rows, metrics = with_own_tasks(path, required)
+    assert rows["name"].tasks == ["capitals"] and metrics == {"capitals": "accuracy"}
+    check_rows(path, rows, TASKS | metrics)
 
 
 def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:

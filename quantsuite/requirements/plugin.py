@@ -72,13 +72,13 @@ def rows_of_any_model(cells: Sequence[Cell]) -> dict[str, Row]:
 
 
 def _load(path: Path, cells: Sequence[Cell]) -> dict[str, Row]:
-    from quantsuite.requirements.names import check_rows
+    from quantsuite.requirements.names import check_rows, with_own_tasks
     from quantsuite.requirements.rows import load_rows
     from quantsuite.tasks import shipped_tasks
 
     tasks = [*shipped_tasks().values(), *(cell.task for cell in cells)]
-    rows = load_rows(path)
-    check_rows(path, rows, {task.name: task.label.metric for task in tasks})
+    rows, own = with_own_tasks(path, load_rows(path))
+    check_rows(path, rows, {task.name: task.label.metric for task in tasks} | own)
     return rows
 
 

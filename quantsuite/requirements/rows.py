@@ -32,7 +32,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True,
         model: names or globs; the last part of a hub id or of a path is enough.
         scheme: names, globs, words such as ``w8``, or fields such as ``granularity=g64``.
         execution: of these schemes; either unless given.
-        task: names, families or globs.
+        task: names, families, globs, or files of tasks of one's own.
         metric: of the tasks, by its name.
         loss: bounds of the loss against ``against``; positive is worse.
         difference: bound of its size, either way.
