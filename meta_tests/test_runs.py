@@ -151,7 +151,8 @@ def test_under_xdist_nothing_is_lost_and_what_needs_all_cells_runs(tmp_path: Pat
     result = accuracy(*FEW, "--output", str(tmp_path / "run.jsonl"), "-n", "2", "-rA")
     assert result.status == 0, result.shown
     assert len([record for record in read_run(tmp_path / "run.jsonl").records if record.measured]) == 5
-    assert "PASSED tests_accuracy/test_agreement.py::test_simulated_and_real_agree" in result.shown
+    test = "test_requirements.py::test_requirement[real-equals-simulated-world/document-int8-row-real-vs-"
+    assert f"PASSED tests_accuracy/{test}int8-row-simulated]" in result.shown
     assert len(lines_of(result.shown, "int8-")) >= 4
 
 

@@ -15,6 +15,8 @@ DATA = {
     "quantsuite/reporting/templates/report.md.j2",
     "quantsuite/reporting/templates/style.css.j2",
     "quantsuite/reporting/templates/words.j2",
+    "quantsuite/requirements/any_model.toml",
+    "quantsuite/requirements/shipped.toml",
     "quantsuite/tiny/baselines/tiny.jsonl",
     "quantsuite/tiny/model/config.json",
     "quantsuite/tiny/model/generation_config.json",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from quantsuite import granularity as granularities
 from quantsuite.records import Record
-from quantsuite.scheme import EXECUTIONS
+from quantsuite.scheme import EXECUTIONS, Scheme
 
 FIELDS = (
     *("task", "source", "recipe", "metric"),
@@ -24,21 +24,25 @@ KEY = ("task", "scheme", "plan", "head", "execution", "kernel", "engine", "devic
 """Fields that together tell any two records of a model apart."""
 
 
+def scheme_facets(scheme: Scheme) -> dict[str, str]:
+    """The value of each field of a scheme, empty where it has none."""
+    weight, name = scheme.weight, str(scheme)
+    form, granularity = ("", "") if weight is None else (weight.format.name, str(weight.granularity))
+    plain = scheme.is_reference or scheme.is_weight_only
+    rest = "" if plain else name.removeprefix(f"{form}-{granularity}").removeprefix("-")
+    return {"scheme": name, "format": form, "granularity": granularity, "rest": rest}
+
+
 def facets_of(record: Record) -> dict[str, str]:
     """The value of each field of a record, empty where it has none."""
     subject = record.subject
-    form, granularity = subject.format or "", subject.granularity or ""
-    plain = subject.is_reference or subject.variant.scheme.is_weight_only
     source, _, recipe = record.task.name.partition("/")
     return {
         "task": record.task.name,
         "source": source,
         "recipe": recipe,
         "metric": record.task.metric,
-        "scheme": subject.scheme,
-        "format": form,
-        "granularity": granularity,
-        "rest": "" if plain else subject.scheme.removeprefix(f"{form}-{granularity}").removeprefix("-"),
+        **scheme_facets(subject.variant.scheme),
         "plan": subject.plan,
         "head": "quantized" if subject.head else "",
         "execution": subject.execution or "",

@@ -130,6 +130,11 @@ _KEYWORDS: dict[str, dict[str, Any]] = {
         "help": "of the gate: run file, or bf16 "
         "(default: reports/baselines/<model>.jsonl, or the embedded model's own)",
     },
+    "requirements": {
+        "type": _path,
+        "metavar": "FILE",
+        "help": "TOML file of requirements on the model, in place of those that are shipped",
+    },
     "accuracy_margin": {"type": _margin, "help": "loss of accuracy that counts as none (0.01)"},
     "perplexity_margin": {"type": _margin, "help": "rise of ln perplexity that counts as none (0.01)"},
     "margin": {
@@ -178,6 +183,7 @@ class RunOptions:
     fresh: bool = False
     gate: Mode | None = None
     baseline: str | None = None
+    requirements: Path | None = None
     accuracy_margin: float | None = None
     perplexity_margin: float | None = None
     margin: Sequence[tuple[str, float]] = ()

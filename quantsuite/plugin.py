@@ -14,12 +14,13 @@ import pytest
 
 from quantsuite.collector import Collector, NumericsCollector, earlier_run
 from quantsuite.lines import encode_line
-from quantsuite.margins import MarginError
+from quantsuite.margins import MarginError, Margins
 from quantsuite.options import PREFIX, RunOptions, add_options
 from quantsuite.progress import Progress
 from quantsuite.quiet import quiet
 from quantsuite.records import RESULT, ErrorPoint, Record
 from quantsuite.refusal import refusal, refused
+from quantsuite.requirements.plugin import RequirementsSummary, parametrize
 
 if TYPE_CHECKING:
     from quantsuite.session import Cell, Session
@@ -56,7 +57,8 @@ def pytest_configure(config: pytest.Config) -> None:
     if not _is_worker(config):
         config.stash[COLLECTOR] = Collector(config)
         config.stash[PROGRESS] = Progress(config, options, config.stash[COLLECTOR])
-        for plugin in (config.stash[COLLECTOR], config.stash[PROGRESS], NumericsCollector(options)):
+        summaries = NumericsCollector(options), RequirementsSummary(config)
+        for plugin in (config.stash[COLLECTOR], config.stash[PROGRESS], *summaries):
             config.pluginmanager.register(plugin)
 
 
@@ -72,6 +74,8 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "requirement" in metafunc.fixturenames:
+        parametrize(metafunc, _cells(metafunc.config))
     marker = metafunc.definition.get_closest_marker("cells")
     if "cell" not in metafunc.fixturenames or marker is None:
         return
@@ -247,6 +251,12 @@ def measured(cell: Cell, quantsuite_session: Session, request: pytest.FixtureReq
 def measured_so_far(request: pytest.FixtureRequest) -> list[Record]:
     """The records that this run has collected until now; under xdist only the controller has them."""
     return list(request.config.stash[COLLECTOR].records.values())
+
+
+@pytest.fixture
+def margins(pytestconfig: pytest.Config) -> Margins:
+    """The losses that count as none in this run."""
+    return RunOptions.read(pytestconfig.option).margins
 
 
 @pytest.fixture

@@ -62,7 +62,7 @@ def too_few(metric: Metric, interval: Interval, items: int) -> str:
     return f"too few {metric.noun}: {items:,}, an interval takes {FEWEST_ITEMS}; raise --limit"
 
 
-def _items_to_decide(loss: Interval, margin: float, items: int) -> int | None:
+def items_to_decide(loss: Interval, margin: float, items: int) -> int | None:
     """Items at which an interval that narrows as ``1 / sqrt(n)`` leaves the margin outside."""
     distance = abs(margin - loss.estimate)
     half = (loss.high - loss.low) / 2
@@ -100,7 +100,7 @@ def compare(
         items=len(reference),
         margin=margin,
         verdict=verdict(loss, margin),
-        items_to_decide=_items_to_decide(loss, margin, len(reference)),
+        items_to_decide=items_to_decide(loss, margin, len(reference)),
         too_few=too_few(metric, loss, len(reference)),
     )
 

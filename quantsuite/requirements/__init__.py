@@ -1,0 +1,1 @@
+"""Requirements as data: rows of a TOML file that say what a model must not lose, each a test with a name."""
