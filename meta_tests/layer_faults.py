@@ -402,9 +402,9 @@ FAULTS = [
     Fault(name="scales in bf16, packed", plant=packs(lambda quantized, _: scales_in_bf16(quantized)), finds=CODES),
     Fault(name="scales in bf16, multiplied", plant=reads(scales_in_bf16), finds=WEIGHTS),
     Fault(name="scales in bf16, of fp8", plant=reads(scales_in_bf16), finds=WEIGHTS, scheme="fp8-tensor"),
-    Fault(name="bias forgotten", plant=multiplies(bias=lambda bias: None), finds=WEIGHTS, model="qwen2"),
-    Fault(name="bias added twice", plant=multiplies(bias=twice), finds=WEIGHTS, model="qwen2"),
-    Fault(name="bias of the neighbour", plant=multiplies(bias=of_the_next), finds=WEIGHTS, model="qwen2"),
+    Fault(name="bias forgotten", plant=multiplies(bias=lambda bias: None), finds=BIAS, model="qwen2"),
+    Fault(name="bias added twice", plant=multiplies(bias=twice), finds=BIAS, model="qwen2"),
+    Fault(name="bias of the neighbour", plant=multiplies(bias=of_the_next), finds=BIAS, model="qwen2"),
     Fault(name="activations truncated", plant=tokens(truncate_tokens), finds=PRODUCTS_OF, scheme=W8A8),
     Fault(
         name="activation scale of the call before",

@@ -17,7 +17,6 @@ from quantsuite.adapters.backend import TransformersBackend
 from quantsuite.checks.in_place import Execute
 from quantsuite.checks.nearest import check_nearest
 from quantsuite.checks.outcome import CheckFailure
-from quantsuite.engine import Engine
 from quantsuite.evaluate.layers import check_layers
 from quantsuite.kernels import ours, stored
 from quantsuite.kernels.registry import register, unregister
@@ -26,7 +25,8 @@ from quantsuite.plan import LayerPlan, Plan
 from quantsuite.quantize import QuantizedTensor, dequantize, quantize
 from quantsuite.scheme import REFERENCE, Operand, Scheme, Variant
 from quantsuite.session import Cell, Session
-from quantsuite.tasks import Sources, load_task
+from quantsuite.tasks import Sources
+from quantsuite.tasks.registry import select_tasks
 
 ROOT = Path(__file__).parents[1]
 Q = "model.layers.0.self_attn.q_proj"
@@ -89,7 +89,7 @@ def test_a_static_scale_that_is_not_used_is_found(models: LayerModels, monkeypat
     assert faults(models.check("tiny", plan, "real", only=(Q,))) == []
     dynamic = Operand.parse("int8-tensor")
     monkeypatch.setattr(ours, "_tokens", lambda x, packed, scale: quantize(x, dynamic))
-    assert_each_begins(faults(models.check("tiny", plan, "real", only=(Q,))), "weights as multiplied: ")
+    assert_each_begins(faults(models.check("tiny", plan, "real", only=(Q,))), "products of activations: ")
 
 
 def test_another_kernel_than_the_run_names_is_found(models: LayerModels) -> None:
@@ -102,7 +102,7 @@ def test_scales_that_are_rounded_without_a_word_are_found(models: LayerModels) -
 
 
 def test_a_kernel_that_raises_is_found_with_its_first_line(models: LayerModels) -> None:
-    message = "weights as multiplied: RuntimeError: an illegal instruction"
+    message = "execution: RuntimeError: an illegal instruction"
     found = faults(models.check("tiny", "int8-row", "real", kernel="raises"))
     assert_each_begins(found, message)
     assert "\n" not in found[0]
@@ -123,14 +123,6 @@ def test_a_clipped_scale_that_is_not_the_best_is_found(name: str, fraction: floa
     check_nearest(weight, quantize(weight, operand), torch.arange(16))
     with pytest.raises(CheckFailure, match="the best that is searched"):
         check_nearest(weight, replace(worse, operand=operand), torch.arange(16))
-
-
-class Bypassed:
-    """An engine that multiplies by other modules than it shows."""
-
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-        self.score, self.generate = engine.score, engine.generate
 
 
 def test_an_engine_that_multiplies_by_none_of_its_layers_is_told(models: LayerModels) -> None:
@@ -164,7 +156,10 @@ class Hidden(TransformersBackend):
 
 def test_an_engine_that_shows_no_layers_skips_the_task_with_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("quantsuite.session.open_backend", lambda engine, *given, **named: Hidden(*given, **named))
-    session = Session("tiny", device="cpu", sources=Sources(), engine="plain")
-    with pytest.raises(UnsupportedError, match="the engine plain shows no layers that could be checked in place"):
-        session.measure(Cell(task=load_task("layers/in-place"), variant=Variant(REFERENCE)), "test")
+    session = Session("tiny", device="cpu", sources=Sources())
+    (task,) = select_tasks(["layers"])
+    with pytest.raises(
+        UnsupportedError, match="the engine transformers shows no layers that could be checked in place"
+    ):
+        session.measure(Cell(task=task, variant=Variant(REFERENCE)), "test")
     session.close()

@@ -60,7 +60,7 @@ def test_every_architecture_holds(model: str, scheme: str, execution: Execution,
 
 @executions
 @pytest.mark.parametrize("dtype", ["fp16", "fp32"])
-@pytest.mark.parametrize("scheme", ["int8-row", "fp8-g64", "int4-g32-asym", "int8-row:int8-token", "nvfp4"])
+@pytest.mark.parametrize("scheme", ["int8-row", "fp8-g32", "int4-g32-asym", "int8-row:int8-token", "nvfp4"])
 def test_every_dtype_holds(scheme: str, dtype: str, execution: Execution, models: LayerModels) -> None:
     assert faults(models.check("tiny", scheme, execution, dtype=dtype)) == []
     assert faults(models.check("qwen2", scheme, execution, dtype=dtype, only=("0.self_attn.q_proj",))) == []
@@ -119,9 +119,7 @@ def test_the_kernel_of_the_example_holds(models: LayerModels) -> None:
     ("kernel", "scheme"), [("torch-int8pack", "int8-row"), ("torch-int-mm", "int8-row:int8-token")]
 )
 def test_kernels_of_torch_hold(kernel: str, scheme: str, models: LayerModels) -> None:
-    found = models.check("tiny", scheme, "real", kernel=kernel)
-    expected = ["weights as"] * len(found.names) if kernel == "torch-int8pack" else []
-    assert [fault[:10] for fault in faults(found)] == expected
+    assert faults(models.check("tiny", scheme, "real", kernel=kernel)) == []
 
 
 def test_ties_may_go_either_way(models: LayerModels, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -134,7 +132,7 @@ def test_threads_change_nothing(threads: int, models: LayerModels) -> None:
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        found = [models.check("tiny", scheme, "real") for scheme in ("int8-row", "int4-g32", "int8-row:int8-token")]
+        found = faults(models.check("tiny", INT8, "real"))
     finally:
         torch.set_num_threads(before)
-    assert [faults(each) for each in found] == [[], [], []]
+    assert found == []

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -41,6 +41,8 @@ DEVIATIONS = 8
 PARTIAL = 4
 """Roundings to the input's dtype of partial sums that a product on CUDA is granted, as cuBLAS splits sums there."""
 FLOAT32_BITS = 24
+ROUNDINGS_OF_RESULT = 3
+"""To the input's dtype, the last of them with a bias: as :func:`quantsuite.bounds.bound_execution` says."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,10 +194,13 @@ class PlacedLayer:
         Raises:
             CheckFailure: if they are not.
         """
-        values, module, rows = self.weight.values, self.module, self.rows
-        if self.kernel is None and isinstance(getattr(module, "weight", None), Tensor):
-            held = module.weight if module.weight.shape == self.placed.weight.shape else module.weight.T
-            same("weight", held[rows], _rounded(values, held.dtype))
+        values, module, shape = self.weight.values, self.module, self.placed.weight.shape
+        if self.kernel is None and isinstance(weight := getattr(module, "weight", None), Tensor):
+            # A square weight of another class may be held either way; what it multiplies by tells.
+            own = isinstance(module, QuantizedLinear | nn.Linear) or weight.shape != weight.T.shape
+            expected = _rounded(values, weight.dtype)
+            if own or not torch.equal(weight.T[self.rows], expected):
+                same("weight", (weight if weight.shape == shape else weight.T)[self.rows], expected)
 
     def check_columns(self) -> None:
         """That each weight, alone, comes out of a product of many tokens as its codes and scale say, rounded once.
@@ -222,7 +227,7 @@ class PlacedLayer:
 
     def _check_columns(self, case: str, parts: Sequence[Tensor]) -> None:
         placed, columns, size = self.placed, torch.cat(list(parts)), self._unit()
-        dtype, roundings = placed.weight.dtype, 1 + (placed.bias is not None) + rounds_scales(self.kernel)
+        dtype, roundings = placed.weight.dtype, 1 + rounds_scales(self.kernel)
         got, activations = [], []
         for part in parts:
             x = placed.weight.new_zeros(len(part), placed.weight.shape[1])
@@ -231,24 +236,30 @@ class PlacedLayer:
             activations.append(self._tokens(x).values[torch.arange(len(part)), part, None])
         activation = _exactly(torch.cat(activations))
 
-        def bound(exact: Tensor) -> Tensor:
-            own = self.weight.open[:, columns].T * activation.values.abs() + SLACK * exact.abs()
-            return own + roundings * half_ulp(exact.abs() + own, dtype)
-
+        slack = self.weight.open[:, columns].T * activation.values.abs()
         pairs = itertools.product(self._roundings(activation, dtype), self._roundings(self.weight, dtype))
         exact = (left * right[:, columns].T for left, right in pairs)
-        self._check_any(f"weights read {case} [columns, rows]", torch.cat(got), exact, bound)
+        self._check_any(f"weights read {case} [columns, rows]", torch.cat(got), exact, slack, roundings)
 
-    def _check_any(
-        self, case: str, got: Tensor, products: Iterable[Tensor], bound: Callable[[Tensor], Tensor]
-    ) -> float:
-        """The largest error over its bound, of the first of several right products that holds, bias added."""
+    def _check_any(self, case: str, got: Tensor, products: Iterable[Tensor], slack: Tensor, roundings: int) -> float:
+        """The largest error over its bound, of the first of several right products that holds.
+
+        Args:
+            case: for the message.
+            got: bias included.
+            products: float64, without the bias.
+            slack: by what products may err before they are rounded.
+            roundings: to the dtype, of a product; one more is of the sum with a bias.
+        """
         first: CheckFailure | None = None
-        for exact in products:
+        for product in products:
+            own, exact, dtype = slack + SLACK * product.abs(), product, self.placed.weight.dtype
+            bound = own + roundings * half_ulp(product.abs() + own, dtype)
             if self.placed.bias is not None:
-                exact = exact + self.placed.bias.double()[self.rows.to(exact.device)]
+                exact = product + self.placed.bias.double()[self.rows.to(product.device)]
+                bound = bound + SLACK * exact.abs() + half_ulp(exact.abs() + bound, dtype)
             try:
-                return compare(case, got, exact, bound(exact))
+                return compare(case, got, exact, bound)
             except CheckFailure as error:
                 first = first or error
         assert first is not None
@@ -298,9 +309,8 @@ class PlacedLayer:
         slack = self._slack(tokens)
         pairs = itertools.product(*(self._roundings(each, x.dtype) for each in (tokens, self.weight)))
         products = (left @ right.T for left, right in pairs)
-        factor = self._check_any(
-            f"{case} [tokens, rows]", got, products, lambda exact: slack + 3 * half_ulp(exact.abs() + slack, x.dtype)
-        )
+        roundings = ROUNDINGS_OF_RESULT - (placed.bias is not None)
+        factor = self._check_any(f"{case} [tokens, rows]", got, products, slack, roundings)
         self.factor = max(self.factor, factor)
 
     def _tokens(self, x: Tensor) -> Nearest:

@@ -119,7 +119,7 @@ class _Finding:
             pass  # A shape that the kernel does not claim.
         except Exception as error:
             first = (str(error).splitlines() or [""])[0]
-            self.fault = self.fault or f"{what}: {type(error).__name__}: {first}"
+            self.fault = self.fault or f"execution: {type(error).__name__}: {first}"
 
     def check(self, how: Execute) -> None:
         """The matrix by itself, then its products; nothing more once a fault is found."""
@@ -128,9 +128,9 @@ class _Finding:
             ("not as planned", layer.check_identity),
             ("storage", layer.check_storage),
             ("codes and scales", layer.check_weight),
+            ("bias", layer.check_bias),
             ("weights as multiplied", layer.check_columns),
             ("weights as multiplied", layer.check_columns_decoding),
-            ("bias", layer.check_bias),
         ]
         for x, y in self.products:
             case = f"{x.numel() // x.shape[-1]} tokens"
