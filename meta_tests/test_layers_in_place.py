@@ -92,6 +92,15 @@ def test_a_static_scale_that_is_not_used_is_found(models: LayerModels, monkeypat
     assert_each_begins(faults(models.check("tiny", plan, "real", only=(Q,))), "products of activations: ")
 
 
+def test_a_scale_other_than_was_given_is_found() -> None:
+    x, operand = torch.linspace(-1, 1, 64).reshape(4, 16), Operand.parse("int8-tensor-static")
+    given = torch.tensor(0.01)
+    quantized = quantize(x, operand, scale=given)
+    check_nearest(x, quantized, torch.arange(4), given_scale=given)
+    with pytest.raises(CheckFailure, match=r"scale \[0, 0\] is 0.00999999978, given is 0.0199999996"):
+        check_nearest(x, quantized, torch.arange(4), given_scale=2 * given)
+
+
 def test_another_kernel_than_the_run_names_is_found(models: LayerModels) -> None:
     found = models.check("tiny", "int8-row", "real", kernel="rounds-scales", named="mine")
     assert_each_begins(faults(found), "not as planned: is multiplied by rounds-scales, the run says mine")

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from meta_tests.layer_faults import half_up, packs
 from meta_tests.layer_kernels import KERNELS
 from meta_tests.layer_models import LayerModels, faults
+from meta_tests.layer_steps import half_up, packs
 from meta_tests.plans import nudged
 from quantsuite.kernels.registry import register, register_from, unregister
 from quantsuite.plan import LayerPlan, Plan, name_rows

@@ -15,10 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from quantsuite.bounds import FLOAT32_ROUNDOFF
 from quantsuite.checks.layers import resident_limit, same_quantized
 from quantsuite.checks.nearest import SLACK, Nearest, check_nearest, values_of
 from quantsuite.checks.outcome import CheckFailure, compare, same
+from quantsuite.checks.summation import FLOAT32_BITS, exactly, half_ulp, right_operands, rounded, summation_error
 from quantsuite.in_place import Placed
 from quantsuite.kernels.protocol import accumulator_bits, rounds_scales
 from quantsuite.kernels.tensors import nbytes
@@ -36,11 +36,6 @@ WHOLE = 1024
 """The most columns that are all read one by one."""
 DECODED = 4
 """Columns that are read by a product of one token."""
-DEVIATIONS = 8
-"""Of a float32 sum's error, as a multiple of its root mean square: beyond it by chance in one of 10^13 sums."""
-PARTIAL = 4
-"""Roundings to the input's dtype of partial sums that a product on CUDA is granted, as cuBLAS splits sums there."""
-FLOAT32_BITS = 24
 ROUNDINGS_OF_RESULT = 3
 """To the input's dtype, the last of them with a bias: as :func:`quantsuite.bounds.bound_execution` says."""
 
@@ -175,13 +170,13 @@ class PlacedLayer:
         """
         placed, rows = self.placed, self.rows
         if placed.plan.scheme.weight is None:
-            return _exactly(placed.weight[rows])
+            return exactly(placed.weight[rows])
         device = placed.weight.device
         chosen, kept = placed.plan.weight, self._held
         if chosen is not None:
             if kept is not None:
                 same_quantized("is not what the method chose", kept, chosen)
-            return _exactly(values_of(chosen, rows).to(device))
+            return exactly(values_of(chosen, rows).to(device))
         found = check_nearest(placed.weight, self._own if kept is None else kept, rows.to(device))
         # Of a kernel that does not say what it keeps, elements near a tie may be either.
         return (
@@ -198,7 +193,7 @@ class PlacedLayer:
         if self.kernel is None and isinstance(weight := getattr(module, "weight", None), Tensor):
             # A square weight of another class may be held either way; what it multiplies by tells.
             own = isinstance(module, QuantizedLinear | nn.Linear) or weight.shape != weight.T.shape
-            expected = _rounded(values, weight.dtype)
+            expected = rounded(values, weight.dtype)
             if own or not torch.equal(weight.T[self.rows], expected):
                 same("weight", (weight if weight.shape == shape else weight.T)[self.rows], expected)
 
@@ -234,10 +229,10 @@ class PlacedLayer:
             x[torch.arange(len(part)), part] = size
             got.append(self.module(x)[:, self.rows])
             activations.append(self._tokens(x).values[torch.arange(len(part)), part, None])
-        activation = _exactly(torch.cat(activations))
+        activation = exactly(torch.cat(activations))
 
         slack = self.weight.open[:, columns].T * activation.values.abs()
-        pairs = itertools.product(self._roundings(activation, dtype), self._roundings(self.weight, dtype))
+        pairs = itertools.product(right_operands(activation, dtype), right_operands(self.weight, dtype))
         exact = (left * right[:, columns].T for left, right in pairs)
         self._check_any(f"weights read {case} [columns, rows]", torch.cat(got), exact, slack, roundings)
 
@@ -286,7 +281,7 @@ class PlacedLayer:
         n, k = self.placed.weight.shape
         got = self.module(self.placed.weight.new_zeros(2, k))
         bias = self.placed.bias if self.placed.bias is not None else got.new_zeros(n)
-        same("bias [tokens, rows], of activations of zero,", got, bias.expand(2, n))
+        same("products of zeros [tokens, rows]", got, bias.expand(2, n))
 
     def check_product(self, case: str, x: Tensor, y: Tensor) -> None:
         """That activations of a pass gave the exact product of quantized operands, within the bound of its rounding.
@@ -307,7 +302,7 @@ class PlacedLayer:
         got = y.detach().reshape(-1, y.shape[-1])[some][:, self.rows.to(x.device)]
         tokens = Nearest(tokens.values[some], tokens.open[some])
         slack = self._slack(tokens)
-        pairs = itertools.product(*(self._roundings(each, x.dtype) for each in (tokens, self.weight)))
+        pairs = itertools.product(*(right_operands(each, x.dtype) for each in (tokens, self.weight)))
         products = (left @ right.T for left, right in pairs)
         roundings = ROUNDINGS_OF_RESULT - (placed.bias is not None)
         factor = self._check_any(f"{case} [tokens, rows]", got, products, slack, roundings)
@@ -318,53 +313,19 @@ class PlacedLayer:
         placed, flat = self.placed, x.detach().reshape(-1, x.shape[-1])
         operand = placed.plan.scheme.activation
         if operand is None:
-            return _exactly(flat)
+            return exactly(flat)
         every = torch.arange(len(flat), device=x.device)
         scale = placed.plan.activation_scale
         scale = None if scale is None else scale.to(x.device)
         return check_nearest(flat, quantize(flat, operand, scale=scale), every, given_scale=scale)
 
-    @staticmethod
-    def _roundings(operand: Nearest, dtype: torch.dtype) -> list[Tensor]:
-        """An operand as its codes and scales say, and rounded to the dtype: both are right to multiply with."""
-        rounded = _rounded(operand.values, dtype).double()
-        return [operand.values] if torch.equal(rounded, operand.values) else [operand.values, rounded]
-
     def _slack(self, tokens: Nearest) -> Tensor:
-        """What summing may err by, and what codes near a tie may differ by, ``[tokens, rows]``.
-
-        A float32 sum of K products errs by less than ``lambda sqrt(K) u`` times the sum of magnitudes, but for a
-        probability of ``2 exp(-lambda^2 / 2)`` (Higham and Mary, A New Approach to Probabilistic Rounding Error
-        Analysis, 2019, theorem 2.4); a narrower accumulator, which may truncate, by up to ``K u``.
-        """
-        left, right = tokens.values.abs(), self.weight.values.abs()
-        k, v = left.shape[1], torch.finfo(self.placed.weight.dtype).eps / 2
+        """What summing may err by, and what codes near a tie may differ by, ``[tokens, rows]``."""
         bits = FLOAT32_BITS if self.kernel is None else accumulator_bits(self.kernel)
-        relative = k * 2.0 ** (1 - bits)
-        if bits >= FLOAT32_BITS:
-            relative = min(k, DEVIATIONS * math.sqrt(k)) * FLOAT32_ROUNDOFF
+        bound = summation_error(tokens.values, self.weight.values, self.placed.weight.dtype, bits)
+        left, right = tokens.values.abs(), self.weight.values.abs()
         if rounds_scales(self.kernel):
-            relative += 2 * v
-        bound = (relative + 2 * SLACK) * (left @ right.T)
-        if left.is_cuda:
-            bound = bound + PARTIAL * v * (left.square() @ right.square().T).sqrt()
+            bound = bound + torch.finfo(self.placed.weight.dtype).eps * (left @ right.T)
         if tokens.open.any():
             bound = bound + tokens.open @ right.T
         return bound + left @ self.weight.open.T if self.weight.open.any() else bound
-
-
-def _exactly(values: Tensor) -> Nearest:
-    values = values.detach().double()
-    return Nearest(values, torch.zeros_like(values))
-
-
-def _rounded(values: Tensor, dtype: torch.dtype) -> Tensor:
-    largest = torch.finfo(dtype).max
-    return values.float().clamp(-largest, largest).to(dtype)
-
-
-def half_ulp(values: Tensor, dtype: torch.dtype) -> Tensor:
-    """Half the distance of neighbouring numbers of a dtype at each magnitude: the most that rounding once errs by."""
-    info = torch.finfo(dtype)
-    exponent = values.abs().clamp(min=info.smallest_normal).frexp().exponent - 1
-    return torch.ldexp(torch.full_like(values, info.eps / 2), exponent)
