@@ -9,9 +9,11 @@ import pytest
 import torch
 
 from meta_tests.layer_kernels import KERNELS
-from meta_tests.layer_models import LayerModels, faults
+from meta_tests.layer_models import TEXT, LayerModels, faults
 from meta_tests.layer_steps import half_up, packs
 from meta_tests.plans import nudged
+from quantsuite.checks.in_place import Execute
+from quantsuite.evaluate.layers import check_layers
 from quantsuite.kernels.registry import register, register_from, unregister
 from quantsuite.plan import LayerPlan, Plan, name_rows
 from quantsuite.quantize import quantize
@@ -136,3 +138,13 @@ def test_threads_change_nothing(threads: int, models: LayerModels) -> None:
     finally:
         torch.set_num_threads(before)
     assert found == []
+
+
+@pytest.mark.slow
+def test_a_compiled_layer_holds(models: LayerModels) -> None:
+    backend = models.backend("tiny")
+    with backend.engine(INT8, "simulated") as engine:
+        engine.model.get_submodule(Q).compile(dynamic=True)
+        matrices = [placed for placed in backend.matrices(engine, INT8) if placed.name == Q]
+        tokens = backend.tokenizer(TEXT)["input_ids"]
+        assert faults(check_layers(engine, matrices, tokens, Execute(execution="simulated"))) == []
