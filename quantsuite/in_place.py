@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 from quantsuite.coverage import Target, targets
 from quantsuite.experts import FusedExperts, QuantizedExperts
+from quantsuite.layer import QuantizedLinear
 from quantsuite.parts import RowParts
-from quantsuite.plan import LayerPlan, Plan, Scheme, as_plan, name_rows
+from quantsuite.plan import LayerPlan, Plan, as_plan, name_rows
+from quantsuite.scheme import REFERENCE, Scheme
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +38,7 @@ class Placed:
 def placed(
     original: nn.Module, quantized: nn.Module, plan: Plan | Scheme, include_head: bool = False
 ) -> Iterator[Placed]:
-    """Every matrix that a plan may name, rows that it names one by one apart.
+    """Every matrix that a plan may name, rows that it names one by one apart, and whatever else is quantized.
 
     Experts that the plan leaves fused are left out: none of their matrices has a place of its own.
 
@@ -45,13 +48,25 @@ def placed(
         plan: how each matrix is to be quantized.
         include_head: whether the output head is quantized too.
     """
-    plan = as_plan(plan)
+    plan, paths = as_plan(plan), set()
     for target in targets(original, include_head):
+        paths.add(target.path)
         module = _found(quantized, target.path)
         if isinstance(target.part, FusedExperts):
             yield from _experts(target, target.part, plan, module)
         else:
             yield from _layer(target, target.part, plan, module)
+
+    yield from _unplanned(original, quantized, paths)
+
+
+def _unplanned(original: nn.Module, quantized: nn.Module, paths: set[str]) -> Iterator[Placed]:
+    """Matrices that are quantized where a plan can name none: embeddings, routers, a head that was not asked for."""
+    for path, module in quantized.named_modules():
+        if isinstance(module, QuantizedLinear) and not any(f"{path}.".startswith(f"{each}.") for each in paths):
+            weight = getattr(_found(original, path), "weight", None)
+            weight = torch.zeros(module.out_features, module.in_features) if weight is None else weight.detach()
+            yield Placed(name=path, weight=weight, bias=None, plan=LayerPlan(scheme=REFERENCE), module=module)
 
 
 def _found(model: nn.Module, path: str) -> nn.Module | None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -15,10 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from quantsuite.bounds import FLOAT32_ROUNDOFF
 from quantsuite.checks.layers import resident_limit, same_quantized
 from quantsuite.checks.nearest import SLACK, Nearest, check_nearest, values_of
 from quantsuite.checks.outcome import CheckFailure, compare, same
+from quantsuite.checks.summation import FLOAT32_BITS, exactly, half_ulp, right_operands, rounded, summation_error
 from quantsuite.in_place import Placed
 from quantsuite.kernels.protocol import accumulator_bits, rounds_scales
 from quantsuite.kernels.tensors import nbytes
@@ -26,7 +26,7 @@ from quantsuite.layer import QuantizedLinear
 from quantsuite.quantize import QuantizedTensor, quantize
 from quantsuite.scheme import Execution
 
-ELEMENTS = 2**22
+ELEMENTS = 2**20
 """Of a matrix that are looked at, in whole rows: all of smaller ones."""
 TOKENS = 64
 """Of a pass whose products are looked at."""
@@ -36,11 +36,8 @@ WHOLE = 1024
 """The most columns that are all read one by one."""
 DECODED = 4
 """Columns that are read by a product of one token."""
-DEVIATIONS = 8
-"""Of a float32 sum's error, as a multiple of its root mean square: beyond it by chance in one of 10^13 sums."""
-PARTIAL = 4
-"""Roundings to the input's dtype of partial sums that a product is granted, as CUDA's split sums have."""
-FLOAT32_BITS = 24
+ROUNDINGS_OF_RESULT = 3
+"""To the input's dtype, the last of them with a bias: as :func:`quantsuite.bounds.bound_execution` says."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,10 +80,6 @@ class PlacedLayer:
     def kernel(self) -> Any:
         """What packed the weight of a real layer."""
         return getattr(self.module, "kernel", None)
-
-    def kernel_name(self, x: Tensor) -> str:
-        """Of what multiplies activations; empty if torch does."""
-        return "" if self.kernel is None else self.module.kernel_for(x).name
 
     @cached_property
     def rows(self) -> Tensor:
@@ -161,7 +154,12 @@ class PlacedLayer:
     @cached_property
     def _held(self) -> QuantizedTensor | None:
         """What the kernel says that it keeps, or ``None`` if it does not say, or the layer is simulated."""
-        return self.module.unpack() if hasattr(self.kernel, "unpack") else None
+        if not hasattr(self.kernel, "unpack"):
+            return None
+        held, operand, shape = self.module.unpack(), self.placed.plan.scheme.weight, self.placed.weight.shape
+        if held.operand != operand or held.shape != shape:
+            raise CheckFailure(f"is {held.operand} {list(held.shape)}, the plan says {operand} {list(shape)}")
+        return held
 
     @cached_property
     def weight(self) -> Nearest:
@@ -172,13 +170,13 @@ class PlacedLayer:
         """
         placed, rows = self.placed, self.rows
         if placed.plan.scheme.weight is None:
-            return _exactly(placed.weight[rows])
+            return exactly(placed.weight[rows])
         device = placed.weight.device
         chosen, kept = placed.plan.weight, self._held
         if chosen is not None:
             if kept is not None:
                 same_quantized("is not what the method chose", kept, chosen)
-            return _exactly(values_of(chosen, rows).to(device))
+            return exactly(values_of(chosen, rows).to(device))
         found = check_nearest(placed.weight, self._own if kept is None else kept, rows.to(device))
         # Of a kernel that does not say what it keeps, elements near a tie may be either.
         return (
@@ -191,41 +189,76 @@ class PlacedLayer:
         Raises:
             CheckFailure: if they are not.
         """
-        values, module, rows = self.weight.values, self.module, self.rows
-        if self.kernel is None and isinstance(getattr(module, "weight", None), Tensor):
-            held = module.weight if module.weight.shape == self.placed.weight.shape else module.weight.T
-            same("weight", held[rows], _rounded(values, held.dtype))
+        values, module, shape = self.weight.values, self.module, self.placed.weight.shape
+        if self.kernel is None and isinstance(weight := getattr(module, "weight", None), Tensor):
+            # A square weight of another class may be held either way; what it multiplies by tells.
+            own = isinstance(module, QuantizedLinear | nn.Linear) or weight.shape != weight.T.shape
+            expected = rounded(values, weight.dtype)
+            if own or not torch.equal(weight.T[self.rows], expected):
+                same("weight", (weight if weight.shape == shape else weight.T)[self.rows], expected)
 
     def check_columns(self) -> None:
-        """That each weight, alone, comes out of a product as its codes and scale say, rounded once.
+        """That each weight, alone, comes out of a product of many tokens as its codes and scale say, rounded once.
 
         Raises:
             CheckFailure: if one does not.
         """
-        k = self.placed.weight.shape[1]
-        columns = self._some(k, k if k <= WHOLE else COLUMNS)
-        few = columns[torch.randperm(len(columns), generator=self._generator)[: DECODED - 1]]
-        self._check_columns("all at once", columns.split(len(columns)))
-        self._check_columns("one token at a time", torch.cat([few, columns[-1:]]).split(1))
+        self._check_columns("all at once", [self._columns])
 
-    def _check_columns(self, case: str, parts: tuple[Tensor, ...]) -> None:
-        placed, columns = self.placed, torch.cat(parts)
-        size = self._unit()
-        got = []
+    def check_columns_decoding(self) -> None:
+        """That some do so in a product of one token, the last column among them, for which a kernel may have its own.
+
+        Raises:
+            CheckFailure: if one does not.
+            UnsupportedError: if the kernel takes no single token.
+        """
+        few = self._columns[torch.randperm(len(self._columns), generator=self._generator)[: DECODED - 1]]
+        self._check_columns("one token at a time", torch.cat([few, self._columns[-1:]]).split(1))
+
+    @cached_property
+    def _columns(self) -> Tensor:
+        k = self.placed.weight.shape[1]
+        return self._some(k, k if k <= WHOLE else COLUMNS)
+
+    def _check_columns(self, case: str, parts: Sequence[Tensor]) -> None:
+        placed, columns, size = self.placed, torch.cat(list(parts)), self._unit()
+        dtype, roundings = placed.weight.dtype, 1 + rounds_scales(self.kernel)
+        got, activations = [], []
         for part in parts:
             x = placed.weight.new_zeros(len(part), placed.weight.shape[1])
             x[torch.arange(len(part)), part] = size
             got.append(self.module(x)[:, self.rows])
-        activation = self._tokens(x).values[0, parts[-1][0]] if parts else 1.0
-        exact = self.weight.values[:, columns].T * activation
-        bound = self.weight.open[:, columns].T * activation.abs() + SLACK * exact.abs()
-        dtype, roundings = placed.weight.dtype, 1
-        if placed.bias is not None:
-            exact, roundings = exact + placed.bias.double()[self.rows], 2
-        if rounds_scales(self.kernel):
-            roundings += 1
-        bound = bound + roundings * half_ulp(exact, dtype)
-        compare(f"weights read {case} [columns, rows]", torch.cat(got), exact, bound)
+            activations.append(self._tokens(x).values[torch.arange(len(part)), part, None])
+        activation = exactly(torch.cat(activations))
+
+        slack = self.weight.open[:, columns].T * activation.values.abs()
+        pairs = itertools.product(right_operands(activation, dtype), right_operands(self.weight, dtype))
+        exact = (left * right[:, columns].T for left, right in pairs)
+        self._check_any(f"weights read {case} [columns, rows]", torch.cat(got), exact, slack, roundings)
+
+    def _check_any(self, case: str, got: Tensor, products: Iterable[Tensor], slack: Tensor, roundings: int) -> float:
+        """The largest error over its bound, of the first of several right products that holds.
+
+        Args:
+            case: for the message.
+            got: bias included.
+            products: float64, without the bias.
+            slack: by what products may err before they are rounded.
+            roundings: to the dtype, of a product; one more is of the sum with a bias.
+        """
+        first: CheckFailure | None = None
+        for product in products:
+            own, exact, dtype = slack + SLACK * product.abs(), product, self.placed.weight.dtype
+            bound = own + roundings * half_ulp(product.abs() + own, dtype)
+            if self.placed.bias is not None:
+                exact = product + self.placed.bias.double()[self.rows.to(product.device)]
+                bound = bound + SLACK * exact.abs() + half_ulp(exact.abs() + bound, dtype)
+            try:
+                return compare(case, got, exact, bound)
+            except CheckFailure as error:
+                first = first or error
+        assert first is not None
+        raise first
 
     def _unit(self) -> float:
         """What single activations are: a power of two so large that a bias takes no bits of the product."""
@@ -248,7 +281,7 @@ class PlacedLayer:
         n, k = self.placed.weight.shape
         got = self.module(self.placed.weight.new_zeros(2, k))
         bias = self.placed.bias if self.placed.bias is not None else got.new_zeros(n)
-        same("bias [tokens, rows], of activations of zero,", got, bias.expand(2, n))
+        same("products of zeros [tokens, rows]", got, bias.expand(2, n))
 
     def check_product(self, case: str, x: Tensor, y: Tensor) -> None:
         """That activations of a pass gave the exact product of quantized operands, within the bound of its rounding.
@@ -268,71 +301,31 @@ class PlacedLayer:
         some = self._some(len(tokens.values), TOKENS).to(x.device)
         got = y.detach().reshape(-1, y.shape[-1])[some][:, self.rows.to(x.device)]
         tokens = Nearest(tokens.values[some], tokens.open[some])
-        bound = self._slack(tokens)
-        best: CheckFailure | None = None
-        for left, right in itertools.product(*(self._roundings(each, x.dtype) for each in (tokens, self.weight))):
-            exact = left @ right.T
-            if placed.bias is not None:
-                exact = exact + placed.bias.double()[self.rows.to(x.device)]
-            try:
-                bounds = bound + 3 * half_ulp(exact.abs() + bound, x.dtype)
-                self.factor = max(self.factor, compare(f"{case} [tokens, rows]", got, exact, bounds))
-                return
-            except CheckFailure as error:
-                best = best or error
-        assert best is not None
-        raise best
+        slack = self._slack(tokens)
+        pairs = itertools.product(*(right_operands(each, x.dtype) for each in (tokens, self.weight)))
+        products = (left @ right.T for left, right in pairs)
+        roundings = ROUNDINGS_OF_RESULT - (placed.bias is not None)
+        factor = self._check_any(f"{case} [tokens, rows]", got, products, slack, roundings)
+        self.factor = max(self.factor, factor)
 
     def _tokens(self, x: Tensor) -> Nearest:
         """What activations are multiplied as, float64 ``[tokens, K]``."""
         placed, flat = self.placed, x.detach().reshape(-1, x.shape[-1])
         operand = placed.plan.scheme.activation
         if operand is None:
-            return _exactly(flat)
-        scale = placed.plan.activation_scale
+            return exactly(flat)
         every = torch.arange(len(flat), device=x.device)
-        if scale is None:
-            return check_nearest(flat, quantize(flat, operand), every)
-        return check_nearest(flat, quantize(flat, operand, scale=scale), every, given_scale=True)
-
-    @staticmethod
-    def _roundings(operand: Nearest, dtype: torch.dtype) -> Iterator[Tensor]:
-        """An operand as its codes and scales say, and rounded to the dtype: both are right to multiply with."""
-        return iter([operand.values, _rounded(operand.values, dtype).double()])
+        scale = placed.plan.activation_scale
+        scale = None if scale is None else scale.to(x.device)
+        return check_nearest(flat, quantize(flat, operand, scale=scale), every, given_scale=scale)
 
     def _slack(self, tokens: Nearest) -> Tensor:
-        """What summing may err by, and what codes near a tie may differ by, ``[tokens, rows]``.
-
-        A float32 sum of K products errs by less than ``lambda sqrt(K) u`` times the sum of magnitudes, but for a
-        probability of ``2 exp(-lambda^2 / 2)`` (Higham and Mary, A New Approach to Probabilistic Rounding Error
-        Analysis, 2019, theorem 2.4); a narrower accumulator, which may truncate, by up to ``K u``.
-        """
-        left, right = tokens.values.abs(), self.weight.values.abs()
-        k, v = left.shape[1], torch.finfo(self.placed.weight.dtype).eps / 2
+        """What summing may err by, and what codes near a tie may differ by, ``[tokens, rows]``."""
         bits = FLOAT32_BITS if self.kernel is None else accumulator_bits(self.kernel)
-        relative = k * 2.0 ** (1 - bits)
-        if bits >= FLOAT32_BITS:
-            relative = min(k, DEVIATIONS * math.sqrt(k)) * FLOAT32_ROUNDOFF
+        bound = summation_error(tokens.values, self.weight.values, self.placed.weight.dtype, bits)
+        left, right = tokens.values.abs(), self.weight.values.abs()
         if rounds_scales(self.kernel):
-            relative += 2 * v
-        bound = (relative + 2 * SLACK) * (left @ right.T) + PARTIAL * v * (left.square() @ right.square().T).sqrt()
+            bound = bound + torch.finfo(self.placed.weight.dtype).eps * (left @ right.T)
         if tokens.open.any():
             bound = bound + tokens.open @ right.T
         return bound + left @ self.weight.open.T if self.weight.open.any() else bound
-
-
-def _exactly(values: Tensor) -> Nearest:
-    values = values.detach().double()
-    return Nearest(values, torch.zeros_like(values))
-
-
-def _rounded(values: Tensor, dtype: torch.dtype) -> Tensor:
-    largest = torch.finfo(dtype).max
-    return values.float().clamp(-largest, largest).to(dtype)
-
-
-def half_ulp(values: Tensor, dtype: torch.dtype) -> Tensor:
-    """Half the distance of neighbouring numbers of a dtype at each magnitude: the most that rounding once errs by."""
-    info = torch.finfo(dtype)
-    exponent = values.abs().clamp(min=info.smallest_normal).frexp().exponent - 1
-    return torch.ldexp(torch.full_like(values, info.eps / 2), exponent)

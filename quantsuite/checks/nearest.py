@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from functools import reduce
 
 import torch
 from torch import Tensor
@@ -12,12 +14,14 @@ from quantsuite.bounds import FLOAT32_ROUNDOFF, ROUNDINGS, step_range
 from quantsuite.checks.oracle import NEAR
 from quantsuite.checks.outcome import CheckFailure
 from quantsuite.formats import IntegerFormat
-from quantsuite.granularity import PerBlock, share_scales
-from quantsuite.quantize import QuantizedTensor, integer_range, pad_to_blocks
+from quantsuite.granularity import PerBlock, PerGroup, PerRow, share_scales
+from quantsuite.quantize import CLIP_FRACTIONS, QuantizedTensor, integer_range, largest_code, pad_to_blocks
 from quantsuite.scale_formats import SMALLEST_SCALE
 from quantsuite.scheme import Operand
 
 SLACK = ROUNDINGS * FLOAT32_ROUNDOFF
+SEARCHED = 2**16
+"""Elements, in whole rows, whose scales are searched for again."""
 
 
 @dataclass(frozen=True)
@@ -38,20 +42,24 @@ def values_of(quantized: QuantizedTensor, rows: Tensor) -> Tensor:
     return _Rows(quantized, rows).dequantized
 
 
-def check_nearest(tensor: Tensor, quantized: QuantizedTensor, rows: Tensor, *, given_scale: bool = False) -> Nearest:
+def check_nearest(
+    tensor: Tensor, quantized: QuantizedTensor, rows: Tensor, *, given_scale: Tensor | None = None
+) -> Nearest:
     """Whether scales are those of the operand's definition, and the codes of some rows the nearest to their elements.
 
     Args:
         tensor: ``[N, K]``.
         quantized: of ``tensor``, by whatever quantizer.
         rows: int64, whose codes are looked at; scales are at all.
-        given_scale: whether scales come from elsewhere, such as calibration, and not from the tensor.
+        given_scale: from elsewhere, such as calibration, and not from the tensor.
 
     Raises:
         CheckFailure: naming the first scale, zero point or code that is another.
     """
-    if not given_scale:
+    if given_scale is None:
         _check_scales(tensor, quantized)
+    else:
+        _check_given(quantized, given_scale)
     part = _Rows(quantized, rows)
     exact = pad_to_blocks(tensor[rows], quantized.operand.granularity).double()
     exact = torch.nn.functional.pad(exact, (0, part.values.shape[1] - exact.shape[1]))
@@ -64,6 +72,8 @@ def check_nearest(tensor: Tensor, quantized: QuantizedTensor, rows: Tensor, *, g
             f"{exact[row, column] / part.step[row, column] + part.zero_point[row, column]:.6g} of a step is nearest to "
             f"{less[row, column]:g} ({int(wrong.sum()):,} of {wrong.numel():,} codes)"
         )
+    if quantized.operand.clip and given_scale is None:
+        _check_search(part, exact)
     width = slice(tensor.shape[1])
     return Nearest(part.dequantized[:, width], ((more - less).abs() * part.step)[:, width])
 
@@ -132,6 +142,43 @@ def _check_scales(tensor: Tensor, quantized: QuantizedTensor) -> None:
         at = tuple(place)
         raise CheckFailure(
             f"scale {place} of {operand} is {step[at].item():.9g}, expected {high[at].item():.9g} "
+            f"({int(wrong.sum()):,} of {wrong.numel():,} scales)"
+        )
+
+
+def _check_given(quantized: QuantizedTensor, scale: Tensor) -> None:
+    expected = quantized.operand.scale.round(scale.float()).double().expand_as(quantized.step)
+    if (wrong := quantized.step.double() != expected).any():
+        at = tuple(wrong.nonzero()[0].tolist())
+        raise CheckFailure(f"scale {list(at)} is {quantized.step[at]:.9g}, given is {expected[at]:.9g}")
+
+
+def _check_search(part: _Rows, exact: Tensor) -> None:
+    """That no fraction of the largest magnitude that is searched has a smaller squared error than the scale.
+
+    Of rows and groups; a scale of more rows than are looked at cannot be told.  Another search may be finer, and
+    float32 roundings of a scale move the values of its block by at most ``SLACK`` of them each.
+    """
+    operand, table = part.operand, code_table(part.operand).to(exact.device)
+    if not isinstance(operand.granularity, PerRow | PerGroup):
+        return
+    some = slice(None, None, math.ceil(exact.numel() / SEARCHED))
+    view, shared = share_scales(exact[some], operand.granularity)
+
+    def error(step: Tensor) -> Tensor:
+        codes = _round(torch.where(step > 0, view / step, 0.0), table)
+        return (codes * step - view).square().sum(shared, keepdim=True).sqrt()
+
+    whole = (view.abs().amax(shared, keepdim=True) / largest_code(operand)).clamp(min=SMALLEST_SCALE)
+    steps = ((whole * fraction).clamp(min=SMALLEST_SCALE) for fraction in CLIP_FRACTIONS)
+    least = reduce(torch.minimum, map(error, steps))
+    step = share_scales(part.step[some], operand.granularity)[0].amax(shared, keepdim=True)
+    found, slack = error(step), SLACK * view.square().sum(shared, keepdim=True).sqrt()
+    if (wrong := found > least + slack).any():
+        at = tuple(wrong.nonzero()[0].tolist())
+        raise CheckFailure(
+            f"scale {step[at]:.9g} of {operand}, {step[at] / whole[at]:.3f} of the largest magnitude's, has an error "
+            f"of {found[at]:.6g}, the best that is searched {least[at]:.6g} "
             f"({int(wrong.sum()):,} of {wrong.numel():,} scales)"
         )
 

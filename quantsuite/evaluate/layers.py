@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -48,16 +49,14 @@ def check_layers(
         raise ValueError("the model has no linear layer that could be checked")
     if len(tokens) < 2:
         raise ValueError(f"{len(tokens)} token is no text to run the layers on; use a text of two tokens or more")
-    findings = [_Finding(PlacedLayer(each, how)) for each in matrices]
+    findings = [_Finding(each) for each in matrices]
     with torch.inference_mode():
+        stopped = _run(engine, list(tokens), findings)
         for done, finding in enumerate(findings):
-            finding.check_alone()
-            progress(done)
-    with ExitStack() as stack:
-        for finding in findings:
-            stack.enter_context(finding.watched())
-        _run(engine, list(tokens))
-    progress(len(findings))
+            finding.check(how)
+            progress(done + 1)
+    if stopped is not None and not any(finding.fault for finding in findings):
+        raise stopped
     return Layers(
         names=[each.name for each in findings],
         factors=[each.factor for each in findings],
@@ -67,25 +66,43 @@ def check_layers(
     )
 
 
-def _run(engine: Engine, tokens: list[int]) -> None:
-    """One prefill, and a prefill and a decoding step of a shorter one."""
+def _run(engine: Engine, tokens: list[int], findings: Sequence[_Finding]) -> Exception | None:
+    """One prefill, and a prefill and a decoding step of a shorter one; what ended them, if anything did.
+
+    A kernel may take no single token: then there is no decoding to look at.
+    """
     length = min(PREFILL, len(tokens) - 1)
-    for _ in engine.score([ScoreRequest(tokens=tuple(tokens[: length + 1]), first=length)]):
-        pass
-    engine.generate([GenerateRequest(tokens=tuple(tokens[:PROMPT]), max_new_tokens=WRITTEN)])
+    with ExitStack() as stack:
+        for finding in findings:
+            stack.enter_context(finding.watched())
+        try:
+            for _ in engine.score([ScoreRequest(tokens=tuple(tokens[: length + 1]), first=length)]):
+                pass
+        except Exception as error:
+            return error
+        try:
+            engine.generate([GenerateRequest(tokens=tuple(tokens[:PROMPT]), max_new_tokens=WRITTEN)])
+        except UnsupportedError:
+            pass
+        except Exception as error:
+            return error
+    if not any(finding.products for finding in findings):
+        return ValueError("the engine multiplied by none of the layers that it shows; show those that it multiplies by")
+    return None
 
 
 class _Finding:
-    """What is found of one matrix: the first fault, and how near it came to its bounds."""
+    """What is found of one matrix: the first fault, and how near it came to its bounds.
 
-    def __init__(self, layer: PlacedLayer) -> None:
-        self._layer, self.name = layer, layer.placed.name
-        self.fault, self.bits = "", 0.0
+    Activations and products of the pass are kept (a row of each a token) and checked afterwards, matrix by matrix, so
+    that no more than one is held in float64 at a time.
+    """
+
+    def __init__(self, placed: Placed) -> None:
+        self._placed, self.name = placed, placed.name
+        self.fault, self.bits, self.factor = "", 0.0, 0.0
+        self.products: list[tuple[Tensor, Tensor]] = []
         self._kernels: dict[str, None] = {}
-
-    @property
-    def factor(self) -> float:
-        return 0.0 if self.fault else self._layer.factor
 
     @property
     def kernels(self) -> str:
@@ -102,30 +119,34 @@ class _Finding:
             pass  # A shape that the kernel does not claim.
         except Exception as error:
             first = (str(error).splitlines() or [""])[0]
-            self.fault = self.fault or f"{what}: {type(error).__name__}: {first}"
+            self.fault = self.fault or f"execution: {type(error).__name__}: {first}"
 
-    def check_alone(self) -> None:
-        layer = self._layer
-        checks = {
-            "not as planned": layer.check_identity,
-            "storage": layer.check_storage,
-            "codes and scales": layer.check_weight,
-            "weights as multiplied": layer.check_columns,
-            "bias": layer.check_bias,
-        }
-        for what, check in checks.items():
-            with self._finding(what):
-                check()
-            if self.fault:
-                break
+    def check(self, how: Execute) -> None:
+        """The matrix by itself, then its products; nothing more once a fault is found."""
+        layer = PlacedLayer(self._placed, how)
+        checks = [
+            ("not as planned", layer.check_identity),
+            ("storage", layer.check_storage),
+            ("codes and scales", layer.check_weight),
+            ("bias", layer.check_bias),
+            ("weights as multiplied", layer.check_columns),
+            ("weights as multiplied", layer.check_columns_decoding),
+        ]
+        for x, y in self.products:
+            case = f"{x.numel() // x.shape[-1]} tokens"
+            checks.append(("products of activations", partial(layer.check_product, case, x, y)))
+        for what, check in checks:
+            if not self.fault:
+                with self._finding(what):
+                    check()
         with self._finding("storage"):
             self.bits = layer.bits
+        self.products, self.factor = [], 0.0 if self.fault else layer.factor
 
     @contextmanager
     def watched(self) -> Iterator[None]:
-        """Products of the matrix are checked inside the block."""
-        module = self._layer.placed.module
-        if module is None or self.fault:
+        """Products of the matrix are kept inside the block."""
+        if (module := self._placed.module) is None:
             yield
             return
         handle = module.register_forward_hook(self._watch)
@@ -135,9 +156,9 @@ class _Finding:
             handle.remove()
 
     def _watch(self, module: nn.Module, given: tuple[Any, ...], y: Tensor) -> None:
-        x = given[0]
-        if self.fault or x.numel() == 0:
+        if (x := given[0]).numel() == 0:
             return
-        with self._finding("products of activations"):
-            self._kernels.setdefault(self._layer.kernel_name(x))
-            self._layer.check_product(f"{x.numel() // x.shape[-1]} tokens", x, y)
+        # What comes after may write to either.
+        self.products.append((x.detach().clone(), y.detach().clone()))
+        kernel = module.kernel_for(x).name if getattr(module, "kernel", None) is not None else ""
+        self._kernels.setdefault(kernel)

@@ -89,6 +89,7 @@ class Int8WeightOnly(_Product):
     name = "torch-int8pack"
     schemes = ("int8-row",)
     dtypes = ("float32", "bfloat16")
+    rounds_scales = True
 
     def unsupported_shape(self, scheme: Scheme, device: str, m: int, n: int, k: int) -> str | None:
         if k % 16:
