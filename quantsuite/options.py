@@ -130,6 +130,10 @@ _KEYWORDS: dict[str, dict[str, Any]] = {
         "help": "of the gate: run file, or bf16 "
         "(default: reports/baselines/<model>.jsonl, or the embedded model's own)",
     },
+    "gate_complete": {
+        "action": "store_true",
+        "help": "of the gate: fail if any cell of the baseline was not run, not only those that were asked for",
+    },
     "accuracy_margin": {"type": _margin, "help": "loss of accuracy that counts as none (0.01)"},
     "perplexity_margin": {"type": _margin, "help": "rise of ln perplexity that counts as none (0.01)"},
     "margin": {
@@ -178,6 +182,7 @@ class RunOptions:
     fresh: bool = False
     gate: Mode | None = None
     baseline: str | None = None
+    gate_complete: bool = False
     accuracy_margin: float | None = None
     perplexity_margin: float | None = None
     margin: Sequence[tuple[str, float]] = ()
