@@ -68,4 +68,5 @@ def _numbers(name: str, ours: float | None, theirs: float | None, unit: str) -> 
 
 def _counted(counts: Mapping[str, int]) -> str:
     """``21 matrices of int8-row``."""
-    return ", ".join(f"{count:,} matrices of {name}" for name, count in counts.items()) or "none"
+    nouns = ((name, f"{count:,} {'matrix' if count == 1 else 'matrices'}") for name, count in counts.items())
+    return ", ".join(f"{matrices} of {name}" for name, matrices in nouns) or "none"
