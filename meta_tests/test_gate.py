@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 
-import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
@@ -12,9 +11,10 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from meta_tests import factories
+from meta_tests.gated import CHOICES, WORSE, cell, failures, replaced
 from meta_tests.tolerance import fewest, most
 from quantsuite import intervals
-from quantsuite.gate import GateResult, gate, gate_against_reference
+from quantsuite.gate import gate, gate_against_reference
 from quantsuite.margins import MODES, Margins, Mode
 from quantsuite.metrics import Items
 from quantsuite.records import Outcome, Record, TaskLabel
@@ -25,11 +25,6 @@ CHANCE = (1 - intervals.CONFIDENCE) / 2
 """Of the verdict worse for a loss exactly at the margin: one tail of the interval."""
 POWER = 0.9
 """With which the gate must catch a loss several standard errors beyond the margin."""
-
-
-def cell(items: Items | None, task: TaskLabel = factories.DIRECT, scheme: str = "int8-row", **fields: object) -> Record:
-    execution = None if scheme == "bf16" else "simulated"
-    return factories.record(task, scheme, execution, items=items, **fields)
 
 
 def status(candidate: Items, baseline: Items, task: TaskLabel) -> str:
@@ -132,14 +127,7 @@ def test_a_perplexity_exactly_at_the_margin_is_worse_as_often_as_theory_says() -
     assert count_worse_perplexity(MARGIN) <= most(SIMULATIONS, rate_worse_perplexity(MARGIN))
 
 
-CHOICES = factories.choices(1000, 0.7)
-WORSE = factories.changed_choices(CHOICES, lost=80, gained=10)
 UNDECIDED = factories.changed_choices(CHOICES, lost=30, gained=15)
-
-
-def failures(result: GateResult) -> list[tuple[str, str | None]]:
-    assert not result.passed
-    return [(check.status, check.reason) for check in result.failures]
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -194,14 +182,6 @@ def test_a_wider_margin_lets_a_loss_pass() -> None:
     assert gate([cell(WORSE)], [cell(CHOICES)], margins=Margins(of_options={"accuracy": 0.1})).passed
 
 
-@pytest.mark.parametrize("mode", MODES)
-def test_an_absent_cell_fails(mode: Mode) -> None:
-    baselines = [cell(CHOICES), cell(CHOICES, scheme="fp8-row")]
-    [(found, reason)] = failures(gate([cell(CHOICES)], baselines, mode=mode))
-    assert found == "absent"
-    assert reason == "the baseline has this cell, the run has not; run it, or remove it in review"
-
-
 @pytest.mark.parametrize("outcome", ["skipped", "error", "failed", "xfailed", "unsupported"])
 def test_a_cell_without_items_fails_with_its_own_reason(outcome: Outcome) -> None:
     missing = cell(None, outcome=outcome, reason="no dataset")
@@ -212,16 +192,6 @@ def test_a_baseline_without_items_fails() -> None:
     baseline = cell(None, outcome="skipped", reason="no dataset")
     expected = [("not measured", "the baseline itself: skipped: no dataset")]
     assert failures(gate([cell(CHOICES)], [baseline])) == expected
-
-
-def replaced(record: Record, **changes: object) -> Record:
-    """The record with fields changed, those of its parts as ``part__field``."""
-    for path, value in changes.items():
-        part, _, name = path.rpartition("__")
-        if part:
-            value = msgspec.structs.replace(getattr(record, part), **{name: value})
-        record = msgspec.structs.replace(record, **{part or name: value})
-    return record
 
 
 @pytest.mark.parametrize(

@@ -166,7 +166,7 @@ def test_the_gate_fails_without_a_whole_comparison(baseline: str, small_run: Pat
     write_run(tmp_path / "more.jsonl", records)
     write_run(tmp_path / "run.jsonl", records[:1])
     arguments = ["--output", str(tmp_path / "run.jsonl"), "--scheme", "bf16", *SMALL, "--task", "world/document"]
-    result = accuracy(*arguments, "--baseline", str(tmp_path / baseline), "--gate=worse")
+    result = accuracy(*arguments, "--baseline", str(tmp_path / baseline), "--gate=worse", "--gate-complete")
     assert result.status == pytest.ExitCode.TESTS_FAILED
     assert "gate failed" in result.shown
 

@@ -15,7 +15,7 @@ from quantsuite.gate import gate, gate_against_reference
 from quantsuite.margins import MODES, MarginError, Margins
 from quantsuite.metrics import MetricError, metric
 from quantsuite.options import RunOptions, add_options
-from quantsuite.reading import read_run, read_runs
+from quantsuite.reading import read_run, read_runs, require_finished
 from quantsuite.records import RecordError, Run
 from quantsuite.reporting import gate_summary, terminal_summary, write_report
 from quantsuite.scheme import REFERENCE_NAME
@@ -56,6 +56,7 @@ def _parser() -> argparse.ArgumentParser:
             metavar="FILE.py",
             help="of your own, that records name: file.py, file.py:NAME or package.module:NAME; may be repeated",
         )
+    add_options(check.add_argument, only=("gate_complete",))
     return parser
 
 
@@ -105,11 +106,12 @@ def main(arguments: list[str] | None = None) -> int:
             margins.check(record.metric for record in run.records)
         if options.command == "report":
             return _report(run, options.output, margins, options.contrast)
+        require_finished(options.runs)
         if options.baseline == REFERENCE_NAME:
             result = gate_against_reference(run.records, mode=options.mode, margins=margins)
         else:
             baseline = read_run(Path(options.baseline), purpose="baseline").records
-            result = gate(run.records, baseline, mode=options.mode, margins=margins)
+            result = gate(run.records, baseline, mode=options.mode, margins=margins, complete=given.gate_complete)
     except (RecordError, ContrastError, MarginError, MetricError) as error:
         print(error, file=sys.stderr)
         return 2

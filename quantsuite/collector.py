@@ -21,6 +21,7 @@ from quantsuite.scheme import REFERENCE_NAME
 from quantsuite.tiny import embedded_baseline
 
 if TYPE_CHECKING:
+    from quantsuite.asked import Asked
     from quantsuite.gate import GateResult
 
 NOT_RUN = ("not supported", "not applicable")
@@ -153,6 +154,8 @@ class Collector:
         self._output = Output(RunFile(self._path, move_unreadable=self._options.fresh))
         self._baseline = _baseline(self._options)
         self.records: dict[Key, Record] = {}
+        self.asked: set[Asked] | None = None
+        """The cells that the options of the run name, whatever is deselected; ``None`` if no test measures one."""
         self.gate: GateResult | None = None
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
@@ -182,7 +185,8 @@ class Collector:
         if self._baseline is None:
             self.gate = gate_against_reference(records, mode=mode, margins=margins)
         else:
-            self.gate = gate(records, self._baseline, mode=mode, margins=margins)
+            complete = self._options.gate_complete
+            self.gate = gate(records, self._baseline, mode=mode, margins=margins, asked=self.asked, complete=complete)
         if not self.gate.passed:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
 

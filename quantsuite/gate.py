@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from quantsuite.asked import Asked, asked_by, cell_of, not_run
+from quantsuite.identity import contradiction, identity_differences
 from quantsuite.margins import Margins, Mode
 from quantsuite.records import Record, differences
 from quantsuite.scheme import REFERENCE_NAME
@@ -29,12 +31,14 @@ class Check:
 class GateResult:
     """All cells of a gate.  It passes if at least one was compared and none is a failure.
 
-    ``without_baseline`` counts the records of the run that no baseline is of.
+    ``without_baseline`` counts the records of the run that no baseline is of; ``notes`` are lines on what was not
+    compared though nothing is wrong with it.
     """
 
     checks: tuple[Check, ...]
     mode: Mode
     without_baseline: int = 0
+    notes: tuple[str, ...] = ()
 
     @property
     def failures(self) -> tuple[Check, ...]:
@@ -74,11 +78,16 @@ def check_cell(candidate: Record | None, baseline: Record, margins: Margins) -> 
         return result("not measured", f"{candidate.outcome}: {candidate.reason}")
     if baseline.items is None:
         return result("not measured", f"the baseline itself: {baseline.outcome}: {baseline.reason}")
+    for record, of in ((baseline, "the baseline itself: "), (candidate, "")):
+        if reason := contradiction(record):
+            return result("not comparable", of + reason)
     # In another dtype the hash is another too.
     hashed = bool(baseline.subject.model_sha256) and candidate.environment.dtype == baseline.environment.dtype
     if different := differences(candidate, baseline, with_model=hashed):
         if hashed and candidate.subject.model_sha256 != baseline.subject.model_sha256:
             different.append("the weights or the configuration of the model are others: measure the baseline again")
+        return result("not comparable", "; ".join(different))
+    if candidate.cell == baseline.cell and (different := identity_differences(candidate, baseline)):
         return result("not comparable", "; ".join(different))
     if (ours := candidate.task.metric) != (theirs := baseline.task.metric):
         return result("not comparable", f"the metric is {ours}, not {theirs}")
@@ -103,24 +112,46 @@ def describe(comparison: Comparison) -> str:
 
 
 def gate(
-    records: Sequence[Record], baselines: Iterable[Record], *, mode: Mode = "worse", margins: Margins | None = None
+    records: Sequence[Record],
+    baselines: Iterable[Record],
+    *,
+    mode: Mode = "worse",
+    margins: Margins | None = None,
+    asked: Collection[Asked] | None = None,
+    complete: bool = False,
 ) -> GateResult:
-    """Compare every baseline cell with the run's cell of the same model, task, scheme and execution.
+    """Compare the baseline's cells with the run's of the same model, task, scheme and execution.
+
+    A cell that the run has not is *absent*, and fails, if the run was asked for it.
 
     Args:
         records: the run under test.
         baselines: reviewed records.
         mode: ``worse`` fails on cells that are worse; ``strict`` also on undecided ones.
         margins: the losses that count as none.
+        asked: what the run was asked for; ``None``: what :func:`~quantsuite.asked.asked_by` its records tell.
+        complete: whether all of the baseline was asked for.
     """
     margins = margins or Margins()
     baselines = list(baselines)
-    pairs = _pairs(records, baselines)
+    asked = asked_by(records) if asked is None else asked
+    every = _pairs(records, baselines)
+    pairs = [(found, of) for found, of in every if complete or found is not None or cell_of(of) in asked]
+    left = [] if complete else [of for found, of in every if found is None and cell_of(of) not in asked]
     checks = [check_cell(candidate, baseline, margins) for candidate, baseline in pairs]
     compared = {candidate.key for candidate, _ in pairs if candidate is not None}
     return GateResult(
-        checks=tuple(checks), mode=mode, without_baseline=sum(record.key not in compared for record in records)
+        checks=tuple(checks),
+        mode=mode,
+        without_baseline=sum(record.key not in compared for record in records),
+        notes=tuple(note for note in (_unidentified(pairs), not_run(baselines, left)) if note),
     )
+
+
+def _unidentified(pairs: Sequence[tuple[Record | None, Record]]) -> str:
+    """One line on cells whose baseline does not say what stood in the model; empty if all do."""
+    without = sum(found is not None and of.identity is None for found, of in pairs)
+    return f"baseline without identity in {without} of {len(pairs)} cells: measure it again" if without else ""
 
 
 def _pairs(records: Sequence[Record], baselines: Sequence[Record]) -> list[tuple[Record | None, Record]]:

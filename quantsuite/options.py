@@ -135,6 +135,10 @@ _KEYWORDS: dict[str, dict[str, Any]] = {
         "metavar": "FILE",
         "help": "TOML file of requirements on the model, in place of those that are shipped",
     },
+    "gate_complete": {
+        "action": "store_true",
+        "help": "of the gate: fail if any cell of the baseline was not run, not only those that were asked for",
+    },
     "accuracy_margin": {"type": _margin, "help": "loss of accuracy that counts as none (0.01)"},
     "perplexity_margin": {"type": _margin, "help": "rise of ln perplexity that counts as none (0.01)"},
     "margin": {
@@ -184,6 +188,7 @@ class RunOptions:
     gate: Mode | None = None
     baseline: str | None = None
     requirements: Path | None = None
+    gate_complete: bool = False
     accuracy_margin: float | None = None
     perplexity_margin: float | None = None
     margin: Sequence[tuple[str, float]] = ()

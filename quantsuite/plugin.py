@@ -21,6 +21,7 @@ from quantsuite.quiet import quiet
 from quantsuite.records import RESULT, ErrorPoint, Record
 from quantsuite.refusal import refusal, refused
 from quantsuite.requirements.plugin import RequirementsSummary, parametrize
+from quantsuite.scheme import REFERENCE_NAME
 
 if TYPE_CHECKING:
     from quantsuite.session import Cell, Session
@@ -50,6 +51,8 @@ def pytest_configure(config: pytest.Config) -> None:
     options = RunOptions.read(config.option)
     if options.baseline and not options.gate:
         raise pytest.UsageError(f"--baseline {options.baseline} is of no effect without a gate; add --gate=worse")
+    if options.gate_complete and (not options.gate or options.baseline == REFERENCE_NAME):
+        raise pytest.UsageError("--gate-complete is of no effect without a gate against a baseline; add --gate=worse")
     try:
         options.check_margins()
     except MarginError as error:
@@ -179,6 +182,8 @@ def _prepare(config: pytest.Config, ids: list[str], labels: dict[str, str]) -> N
             f"--output {output} is of records of models, and none is measured here; of checks give --numerics-output"
         )
     config.stash[PROGRESS].expect(labels)
+    if labels and not isinstance(cells := _cells(config), ValueError):
+        config.stash[COLLECTOR].asked = {cell.asked(RunOptions.read(config.option).model) for cell in cells}
     if config.option.collectonly:
         return
     try:

@@ -1,7 +1,8 @@
-"""What a record is of: task, subject, dataset and environment, and the key that tells cells apart."""
+"""What a record is of: task, subject, identity, dataset and environment, and the key that tells cells apart."""
 
 from __future__ import annotations
 
+import math
 import re
 from typing import NamedTuple
 
@@ -102,6 +103,44 @@ class Subject(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         """That of the weight; ``None`` for the reference."""
         weight = self.variant.scheme.weight
         return None if weight is None else str(weight.granularity)
+
+
+class Identity(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What stood in the model as it was measured, matrix by matrix, whatever was planned.
+
+    Args:
+        schemes: of the matrices that were quantized, and how many had each.
+        storage: dtypes that matrices were held in, quantized or not, and how many were in each: that of the format's
+            codes, or that of the model.
+        kernels: which multiplied many tokens, and how many matrices each; none in simulated execution.
+        decode: the same of a single token, where it differs.
+        share: of the model's parameters, those of quantized matrices; ``None`` if the engine does not say.
+        bits: of a weight of quantized matrices, scales and padding with them; ``None`` if there are none.
+
+    Raises:
+        ValueError: if a count is less than 1, the share not from 0 to 1, or the bits no number from 0.
+    """
+
+    schemes: dict[str, int] = {}
+    storage: dict[str, int] = {}
+    kernels: dict[str, int] = {}
+    decode: dict[str, int] = {}
+    share: float | None = None
+    bits: float | None = None
+
+    def __post_init__(self) -> None:
+        for counts in (self.schemes, self.storage, self.kernels, self.decode):
+            if wrong := [name for name, count in counts.items() if count < 1]:
+                raise ValueError(f"{counts[wrong[0]]} matrices of {wrong[0]}, less than 1")
+        if self.share is not None and not 0 <= self.share <= 1:
+            raise ValueError(f"the share quantized is {self.share}, not from 0 to 1")
+        if self.bits is not None and not 0 <= self.bits < math.inf:
+            raise ValueError(f"bits a weight are {self.bits}, no number from 0")
+
+    @property
+    def matrices(self) -> int:
+        """How many were quantized; of fused experts each one."""
+        return sum(self.schemes.values())
 
 
 class Dataset(msgspec.Struct, frozen=True, kw_only=True):

@@ -75,6 +75,20 @@ def read_run(path: Path, *, purpose: Purpose = "report") -> Run:
     return Run.of(decode_lines(path, data, purpose=purpose))
 
 
+def require_finished(paths: Iterable[Path]) -> None:
+    """Refuse run files whose last line a writer had not finished.
+
+    Raises:
+        RecordError: naming the first, since what was measured there is lost.
+    """
+    for path in paths:
+        data = read_bytes(path, purpose="report")
+        if without_unfinished_line(data) != data:
+            raise RecordError(
+                f"{path}: the last line is not whole, a cell is lost; repeat the run, which goes on there"
+            )
+
+
 def read_bytes(path: Path, *, purpose: Purpose) -> bytes:
     """What a regular file holds; a pipe is not waited for.
 

@@ -14,7 +14,7 @@ from typing import Literal
 import msgspec
 
 from quantsuite.metrics import Items, Metric, check_finite, named_metric
-from quantsuite.provenance import Dataset, Environment, Key, Subject, TaskLabel
+from quantsuite.provenance import Dataset, Environment, Identity, Key, Subject, TaskLabel
 from quantsuite.scheme import DTYPES
 
 SCHEMA_VERSION = 2
@@ -51,6 +51,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag=
     seconds: float = 0.0
     weight_bytes: int | None = None
     unquantized: float | None = None
+    identity: Identity | None = None
     created: str = ""
     test: str
     items: Items | None = None

@@ -9,18 +9,21 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import cached_property
 
+from quantsuite.asked import Asked
 from quantsuite.checks.in_place import Execute
 from quantsuite.engine import Backend, Engine, open_backend
 from quantsuite.engine.registry import close_backend, packages
 from quantsuite.environment import describe_environment, resolve_device
 from quantsuite.evaluate.reading import DataError
+from quantsuite.in_place import Placed
+from quantsuite.inventory import identify
 from quantsuite.kernels.user import UserKernels
 from quantsuite.layer import UnsupportedError
 from quantsuite.methods import MethodError
 from quantsuite.metrics import Items
 from quantsuite.plan import Plan
 from quantsuite.quantize import MODEL_DTYPES
-from quantsuite.records import Environment, Record, Subject
+from quantsuite.records import Environment, Identity, Record, Subject
 from quantsuite.scheme import DTYPES, REFERENCE, Scheme, Variant
 from quantsuite.tasks import Opened, Prepared, Sources, Task
 
@@ -35,6 +38,10 @@ class Cell:
     @property
     def label(self) -> str:
         return self.variant.label
+
+    def asked(self, model: str) -> Asked:
+        """The cell as records of a model name it."""
+        return model, self.task.label.name, str(self.variant.scheme), self.variant.execution or ""
 
     def __str__(self) -> str:
         return f"{self.task.name}-{self.label}"
@@ -93,6 +100,7 @@ class Session:
         self._misfits: dict[Variant, str | None] = {}
         self._unquantized: dict[Scheme, float] = {}
         self._current: tuple[Variant, Engine] | None = None
+        self._identities: dict[Variant, Identity | None] = {}
         self._evaluated: list[tuple[Prepared, Items, float]] = []
         self._current_stack, self._reference_stack = ExitStack(), ExitStack()
         self._open_reference: Engine | None = None
@@ -128,6 +136,7 @@ class Session:
     def _leave(self) -> None:
         self._current_stack.close()
         self._current = None
+        self._identities.clear()
         self._evaluated.clear()
 
     def _engine(self, variant: Variant) -> Engine:
@@ -171,12 +180,26 @@ class Session:
             return Opened(reference=self._reference(), engine=self._engine(variant))
         if kind != "layers":
             return Opened(engine=self._engine(variant))
-        if (show := getattr(self.backend, "matrices", None)) is None:
+        if (matrices := self._matrices(variant)) is None:
             raise UnsupportedError(f"the engine {self._engine_name} shows no layers that could be checked in place")
         engine = self._engine(variant)
-        matrices = show(engine, self._plan(variant.scheme), include_head=self._include_head)
         how = Execute(execution=variant.execution, kernel=self.kernel(variant), seed=self._sources.seed)
         return Opened(engine=engine, matrices=matrices, how=how)
+
+    def _matrices(self, variant: Variant) -> Sequence[Placed] | None:
+        """What stands for each matrix of the model in a variant's engine; ``None`` if the engine does not show it."""
+        if (show := getattr(self.backend, "matrices", None)) is None:
+            return None
+        return show(self._engine(variant), self._plan(variant.scheme), include_head=self._include_head)
+
+    def identity(self, variant: Variant) -> Identity | None:
+        """What stands in a variant's engine, counted once while it is open; ``None`` if the engine does not show it."""
+        self._engine(variant)
+        if variant not in self._identities:
+            matrices = self._matrices(variant)
+            parameters = getattr(self.backend, "parameters", None)
+            self._identities[variant] = None if matrices is None else identify(matrices, parameters)
+        return self._identities[variant]
 
     def _plan(self, scheme: Scheme) -> Plan | Scheme:
         """The plan of a scheme that a plan is named by, or that names a method, made once; else the scheme.
@@ -306,6 +329,7 @@ class Session:
             seconds=seconds,
             weight_bytes=self.backend.weight_bytes(self._engine(cell.variant)),
             unquantized=1.0 if cell.variant.execution is None else self.unquantized(cell.variant.scheme),
+            identity=self.identity(cell.variant),
             **fields,
         )
 

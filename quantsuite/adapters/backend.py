@@ -101,6 +101,11 @@ class TransformersBackend:
         with exchanged(original, as_plan(plan).parameters):
             return list(placed(original, engine.model, plan, include_head))
 
+    @property
+    def parameters(self) -> int:
+        """Of the model, tied ones once."""
+        return sum(parameter.numel() for parameter in self._loaded.model.parameters())
+
     def weight_bytes(self, engine: TransformersEngine) -> int:
         """See :meth:`quantsuite.engine.Backend.weight_bytes`."""
         return weight_bytes(engine.model)

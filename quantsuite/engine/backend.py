@@ -21,7 +21,8 @@ class Backend(Protocol):
     whose model methods can read has a ``plan(scheme, *, methods, include_head) -> Plan`` too: the plan of a scheme that
     names a method, of the places ``methods`` besides those that there are (:func:`quantsuite.methods.make_plan`); one
     whose layers are torch modules a ``matrices(engine, plan, *, include_head) -> list[Placed]``, what stands in an open
-    engine for each matrix of the model (:func:`quantsuite.in_place.placed`); one that holds a server or the like has a
+    engine for each matrix of the model (:func:`quantsuite.in_place.placed`), and the number of its ``parameters``, tied
+    ones once, of which records then say what was quantized; one that holds a server or the like has a
     ``close()``.  An execution of ``None`` stands for the model as it was loaded,
     whatever the plan.
 

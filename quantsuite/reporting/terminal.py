@@ -159,14 +159,15 @@ def _named_value(record: Record) -> str:
 
 
 def gate_summary(result: GateResult) -> RenderableType:
-    """The failing cells with their reasons, and the gate's one line."""
+    """The failing cells with their reasons, what was not compared, and the gate's one line."""
     line = Text(result.summary, style="bold green" if result.passed else "bold red")
+    notes = map(Text, result.notes)
     if not result.failures:
-        return line
+        return Group(*notes, line)
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for head in ("task", "scheme", "status", "reason"):
         table.add_column(head, overflow="fold")
     for check in result.failures:
         style = _STYLES.get(check.status, "red")
         table.add_row(check.task, check.label, Text(check.status, style=style), Text(check.reason or ""))
-    return Group(table, line)
+    return Group(table, *notes, line)
