@@ -10,6 +10,7 @@ from quantsuite.metrics import metric
 from quantsuite.power import Flips, Spread, design_of, equivalent, items_needed, smallest_seen
 
 MARGIN = 0.01
+PERPLEXITY = metric("perplexity")
 FIVE_PERCENT = Flips(share=0.05)
 
 
@@ -73,7 +74,7 @@ def test_the_design_of_a_long_text_foretells_the_interval_of_a_longer_one(correl
     def error(items: int) -> tuple[Spread, float]:
         before = perplexities(items)
         after = changed_perplexities(before, change=0.0, noise=0.01, correlation=correlation, seed=3)
-        design = design_of(metric("perplexity"), before, after)
+        design = design_of(PERPLEXITY, before, after)
         assert isinstance(design, Spread)
         return design, design.error
 
@@ -83,9 +84,23 @@ def test_the_design_of_a_long_text_foretells_the_interval_of_a_longer_one(correl
     assert loss == pytest.approx(2.8 * error_of_short / 2, rel=0.02)
 
 
+def test_half_of_runs_see_a_loss_as_large_as_half_their_interval() -> None:
+    before = perplexities(400)
+    after = changed_perplexities(before, change=0.0, noise=0.01)
+    design, interval = design_of(PERPLEXITY, before, after), PERPLEXITY.compare(before, after).interval
+    assert design is not None
+    half = (interval.high - interval.low) / 2
+    assert smallest_seen(design, 0.0, 400, 0.5) == pytest.approx(half, rel=0.02)
+
+
+def test_fewer_windows_than_an_interval_takes_show_nothing() -> None:
+    design = Spread(error=0.001, items=100, blocks=20)
+    assert design.beyond(1.0, MARGIN, 9) == 0 < design.beyond(1.0, MARGIN, 10)
+
+
 def test_too_few_windows_have_no_design() -> None:
     before = perplexities(9)
-    assert design_of(metric("perplexity"), before, changed_perplexities(before, change=0.1)) is None
+    assert design_of(PERPLEXITY, before, changed_perplexities(before, change=0.1)) is None
 
 
 @pytest.mark.parametrize("design", [FIVE_PERCENT, Spread(error=0.004, items=100, blocks=20)])

@@ -16,9 +16,9 @@ from quantsuite.intervals import CONFIDENCE
 from quantsuite.margins import Margins
 from quantsuite.records import Run
 from quantsuite.reporting import tables
-from quantsuite.reporting.analysis import MetricAnalysis, ModelAnalysis, analyse
+from quantsuite.reporting.analysis import ContrastAnalysis, MetricAnalysis, ModelAnalysis, analyse
 from quantsuite.reporting.answers import answers, floor_sentence
-from quantsuite.reporting.contrasts import contrast_table
+from quantsuite.reporting.contrasts import contrast_table, question
 from quantsuite.reporting.figures import Plot, plots
 from quantsuite.reporting.findings import Answer
 from quantsuite.reporting.numerics import numerics_section
@@ -45,6 +45,7 @@ class ContrastSection:
     """A contrast's tables, each with its task's name."""
 
     contrast: Contrast
+    question: str
     tables: tuple[tuple[str, Table], ...]
 
 
@@ -54,6 +55,7 @@ class ModelSection:
 
     name: str
     slug: str
+    reference: str
     answers: tuple[Answer, ...]
     metrics: tuple[MetricSection, ...]
     contrasts: tuple[ContrastSection, ...]
@@ -132,21 +134,25 @@ def _model_section(model: ModelAnalysis, slug: str, margins: Margins) -> ModelSe
     return ModelSection(
         name=model.model,
         slug=slug,
+        reference=model.reference,
         answers=answers(model),
         metrics=tuple(_metric_section(metric) for metric in model.metrics),
         contrasts=tuple(
-            ContrastSection(
-                contrast=contrast,
-                tables=tuple(
-                    (found.task, contrast_table(found)) for found in model.contrasts if found.contrast == contrast
-                ),
-            )
+            _contrast_section([found for found in model.contrasts if found.contrast == contrast])
             for contrast in unique(found.contrast for found in model.contrasts)
         ),
         grouped=capital(f"{joined(unique(metric.metric.unit for metric in model.metrics if metric.groups))} by group"),
         plots=plots(model, slug),
         datasets=tables.datasets(model),
         provenance=tables.provenance(model, margins),
+    )
+
+
+def _contrast_section(found: Sequence[ContrastAnalysis]) -> ContrastSection:
+    return ContrastSection(
+        contrast=found[0].contrast,
+        question=question(found[0]),
+        tables=tuple((each.task, contrast_table(each)) for each in found),
     )
 
 

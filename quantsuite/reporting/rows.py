@@ -1,4 +1,4 @@
-"""Records as a report's rows: with their interval, their comparison with bf16, and their rank."""
+"""Records as a report's rows: with their interval, their comparison with the reference, and their rank."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ class Row:
     Args:
         record: the measured cell, or the one without a number.
         interval: of the value; ``None`` where nothing was measured or items are too few.
-        comparison: with bf16, paired; ``None`` for bf16 itself and where there is none.
+        comparison: with the reference, paired; ``None`` for itself and where there is none.
         rank: among the records that can be compared, 1 the best; shared where not distinguishable.
-        weight_ratio: weight bytes over those of bf16.
+        weight_ratio: weight bytes over those of the reference.
         note: why a number is missing, or what else is to be known.
     """
 
@@ -48,7 +48,7 @@ class Row:
     @property
     def label(self) -> str:
         subject = self.record.subject
-        label = subject.scheme if subject.execution is None else f"{subject.scheme} {subject.execution}"
+        label = self.record.scheme if subject.execution is None else f"{subject.scheme} {subject.execution}"
         return label + subject.chosen
 
 
@@ -58,7 +58,7 @@ def facet(row: Row, field: str) -> str:
 
 
 def rows_of(records: Sequence[Record], margins: Margins) -> list[Row]:
-    """One row a record of one model and metric, compared with the model's bf16 but not ranked."""
+    """One row a record of one model and metric, compared with the model's reference but not ranked."""
     reference = next((record for record in records if record.subject.is_reference), None)
     return [_row(record, reference, margins) for record in records]
 
@@ -107,7 +107,7 @@ def ranked(rows: Sequence[Row]) -> list[Row]:
 
 
 def _ranks(rows: Sequence[Row]) -> list[int | None]:
-    """Ranks among bf16 and what was compared with it; without bf16, among what equals the first row's conditions."""
+    """Ranks among the reference and what was compared with it; without one, of what equals the first's conditions."""
     ranks: list[int | None] = [None] * len(rows)
     first = next((row for row in rows if row.record.subject.is_reference), rows[0] if rows else None)
     chosen = [

@@ -18,9 +18,9 @@ from quantsuite.metrics import Metric
 from quantsuite.metrics.scale import MISSING
 from quantsuite.records import Record
 from quantsuite.reporting.analysis import ContrastAnalysis, by_metric, by_model, contrasts_of
-from quantsuite.reporting.contrasts import contrast_table
+from quantsuite.reporting.contrasts import contrast_table, question
 from quantsuite.reporting.rows import Row, rows_of, unique
-from quantsuite.reporting.wording import enumerate_variants, margins_of, unquantized_share
+from quantsuite.reporting.wording import enumerate_variants, joined, margins_of, unquantized_share
 
 LABEL_WIDTH = 21
 VARIANT_WIDTH = 22
@@ -39,7 +39,7 @@ class _ModelSummary:
     metrics: tuple[tuple[str, Metric, tuple[Row, ...]], ...]
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        longest = max(len(row.record.subject.scheme) for _, _, rows in self.metrics for row in rows)
+        longest = max(len(row.record.scheme) for _, _, rows in self.metrics for row in rows)
         side_by_side = max(1, (options.max_width - min(longest, VARIANT_WIDTH) - GAP) // (METRIC_WIDTH + GAP))
         for begin in range(0, len(self.metrics), side_by_side):
             yield self._table(self.metrics[begin : begin + side_by_side])
@@ -62,7 +62,7 @@ class _ModelSummary:
 
 def _variant(row: Row) -> tuple[str, str]:
     subject = row.record.subject
-    return subject.scheme, ", ".join(part for part in (subject.execution, subject.plan) if part)
+    return row.record.scheme, ", ".join(part for part in (subject.execution, subject.plan) if part)
 
 
 def _units(metric: Metric) -> str:
@@ -71,7 +71,7 @@ def _units(metric: Metric) -> str:
 
 
 def _cell(row: Row | None) -> Text:
-    """The value with its interval and verdict; below it the change from bf16."""
+    """The value with its interval and verdict; below it the change from the reference."""
     if row is None:
         return Text(MISSING, style="dim")
     if not row.record.measured:
@@ -88,7 +88,7 @@ def _cell(row: Row | None) -> Text:
 
 
 def terminal_summary(records: Sequence[Record], margins: Margins, contrasts: Sequence[Contrast] = ()) -> RenderableType:
-    """A table a model: for each scheme and execution the value, the paired change from bf16 and the verdict.
+    """A table a model: for each scheme and execution the value, the paired change from the reference and the verdict.
 
     Args:
         records: one a cell.
@@ -104,7 +104,10 @@ def terminal_summary(records: Sequence[Record], margins: Margins, contrasts: Seq
         parts += [Text(f"unquantized: {share}", style="dim") for share in unique(map(unquantized_share, own)) if share]
     legend = f"{CONFIDENCE:.0%} intervals"
     if shown := margins_of((record.metric for record in records), margins):
-        legend += f"; changes are paired with bf16. ok: the loss is within the margin ({shown}); worse: beyond it"
+        references = joined(unique(record.environment.dtype for record in records))
+        legend += (
+            f"; changes are paired with {references}. ok: the loss is within the margin ({shown}); worse: beyond it"
+        )
     parts.append(Text(f"{legend}.", style="dim"))
     for model in unique(record.subject.model for record in records) if contrasts else ():
         own = [record for record in records if record.subject.model == model]
@@ -115,7 +118,7 @@ def terminal_summary(records: Sequence[Record], margins: Margins, contrasts: Seq
 def _contrast_summary(model: str, found: ContrastAnalysis) -> Table:
     """A contrast's pairs on one task."""
     shown = contrast_table(found)
-    title = f"{model} {found.task}: {found.contrast.question}"
+    title = f"{model} {found.task}: {question(found)}"
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
     for index, head in enumerate(shown.heads):
         table.add_column(head, overflow="fold", justify="right" if shown.is_number(index) else "left")
@@ -129,27 +132,28 @@ def scheme_line(label: str, records: Sequence[Record], margins: Margins) -> str:
 
     Args:
         label: of the scheme and its execution.
-        records: its cells, and those of bf16.
+        records: its cells, and those of the reference.
         margins: the losses that count as none.
     """
     own = [record for record in records if record.subject.label == label]
+    shown = f"{own[0].label:<{LABEL_WIDTH}}"
     failed = next((record for record in own if not record.measured), None)
     if failed is not None:
         outcome = "n/a" if failed.outcome == "unsupported" else failed.outcome
-        return f"{label:<{LABEL_WIDTH}} {outcome}: {failed.reason}"
+        return f"{shown} {outcome}: {failed.reason}"
     seconds = f"{sum(record.seconds for record in own):.1f} s"
     rows = [row for group in by_metric(records) for row in rows_of(group, margins) if row.record.subject.label == label]
     compared = [row for row in rows if row.comparison is not None]
     if not compared:
         values = (_named_value(row.record) for row in rows)
-        return f"{label:<{LABEL_WIDTH}} {', '.join(values)}, {seconds}"
+        return f"{shown} {', '.join(values)}, {seconds}"
     worst = max(
         compared,
         key=lambda row: (row.comparison.verdict == "worse", row.comparison.loss.high - row.comparison.margin),
     )
     scale = worst.record.metric.scale
     change = f"{scale.change_interval(worst.comparison.change)} {scale.change_unit}"
-    return f"{label:<{LABEL_WIDTH}} {_SHORT[worst.comparison.verdict]:<9} {change}, {seconds}"
+    return f"{shown} {_SHORT[worst.comparison.verdict]:<9} {change}, {seconds}"
 
 
 def _named_value(record: Record) -> str:

@@ -12,14 +12,14 @@ from quantsuite.reporting.rows import Row, facet, unique
 from quantsuite.reporting.wording import approximately, count, enumerate_variants, joined
 
 WORSE = "Does lower precision give worse results?"
-WORSE_RULE = "A variant is worse if the paired interval of its loss against bf16 lies above zero."
+WORSE_RULE = "A variant is worse if the paired interval of its loss against {reference} lies above zero."
 
 
 def answer_worse(model: ModelAnalysis) -> Answer:
-    """Of each metric of a model that compares a quantized scheme with bf16."""
+    """Of each metric of a model that compares a quantized scheme with the reference."""
     findings = tuple(_worse_in(metric) for metric in model.metrics if metric.compared)
-    summary = summarize(findings) or "Not answered: no quantized scheme was compared with bf16."
-    return Answer(question=WORSE, rule=WORSE_RULE, summary=summary, findings=findings)
+    summary = summarize(findings) or f"Not answered: no quantized scheme was compared with {model.reference}."
+    return Answer(question=WORSE, rule=WORSE_RULE.format(reference=model.reference), summary=summary, findings=findings)
 
 
 def _worse_in(metric: MetricAnalysis) -> Finding:
@@ -75,14 +75,16 @@ def _format_sentence(metric: MetricAnalysis, form: str) -> str:
     rest = len(rows) - len(worse) - len(better)
     parts = []
     if worse:
-        parts.append(f"{len(worse)} of {len(rows)} are distinguishably worse than bf16: {_names(worse)}")
+        parts.append(f"{len(worse)} of {len(rows)} are distinguishably worse than {metric.reference}: {_names(worse)}")
     if better:
-        parts.append(f"{len(better)} of {len(rows)} are distinguishably better than bf16: {_names(better)}")
+        parts.append(
+            f"{len(better)} of {len(rows)} are distinguishably better than {metric.reference}: {_names(better)}"
+        )
     if rest == len(rows):
-        parts.append(f"not distinguishable from bf16 at {sample(metric)} ({count(rest, 'variants')})")
+        parts.append(f"not distinguishable from {metric.reference} at {sample(metric)} ({count(rest, 'variants')})")
     elif rest:
         parts.append(f"the other {rest} {'is' if rest == 1 else 'are'} not distinguishable at {sample(metric)}")
-    return f"{(form or 'bf16').upper()}: {'; '.join(parts)}."
+    return f"{(form or metric.reference).upper()}: {'; '.join(parts)}."
 
 
 def _names(rows: Sequence[Row]) -> str:
