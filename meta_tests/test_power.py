@@ -63,10 +63,10 @@ def test_the_power_of_a_mean_is_that_of_simulated_runs(items: int, loss: float) 
     assert found == pytest.approx(simulated_means("independent, normal", loss, items), abs=0.04)
 
 
-def test_the_design_of_questions_is_their_share_of_flips() -> None:
+def test_the_design_of_questions_is_the_share_of_them_that_flips() -> None:
     before = choices(400, 0.8)
     design = design_of(metric("accuracy"), before, changed_choices(before, lost=14, gained=6))
-    assert design == Flips(share=0.05)
+    assert design == Flips(share=21 / 402)
 
 
 @pytest.mark.parametrize(("correlation", "tolerance"), [(0.0, 0.1), (0.6, 0.2)])

@@ -56,7 +56,7 @@ class Flips:
         from scipy import stats
 
         if abs(loss) > 1:
-            raise ValueError(f"a loss of {loss:g} of all items is none; use a number from -1 to 1")
+            raise ValueError(f"a loss of {loss:g} of all items is none; use a fraction, 0.02 of 2 points")
         share = max(self.share, abs(loss))
         spread = 10 * math.sqrt(items * share * (1 - share)) + 30
         discordant = np.arange(max(0, int(items * share - spread)), min(items, int(items * share + spread)) + 1)
@@ -120,6 +120,8 @@ Design = Flips | Spread
 def design_of(metric: Metric, reference: Any, candidate: Any) -> Design | None:
     """The design of a paired comparison of items, by their own changes; ``None`` if they are too few to tell.
 
+    The share of flips is Laplace's ``(d + 1) / (n + 2)``: none among few is not none.
+
     Raises:
         ValueError: if the metric has no paired comparison, or the items cannot be paired.
     """
@@ -127,7 +129,7 @@ def design_of(metric: Metric, reference: Any, candidate: Any) -> Design | None:
 
     found = metric.compare(reference, candidate)
     if found.lost is not None and found.gained is not None:
-        return Flips(share=(found.lost + found.gained) / len(reference))
+        return Flips(share=(found.lost + found.gained + 1) / (len(reference) + 2))
     if not found.interval.is_bounded:
         return None
     units = np.asarray(metric.units(reference), dtype=float)

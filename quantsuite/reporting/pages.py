@@ -22,6 +22,7 @@ from quantsuite.reporting.contrasts import contrast_table, question
 from quantsuite.reporting.figures import Plot, plots
 from quantsuite.reporting.findings import Answer
 from quantsuite.reporting.numerics import numerics_section
+from quantsuite.reporting.power import sight_of
 from quantsuite.reporting.rows import unique
 from quantsuite.reporting.tables import Table
 from quantsuite.reporting.wording import capital, count, joined
@@ -34,6 +35,7 @@ class MetricSection:
     name: str
     direction: str
     floor: str | None
+    power: str | None
     ranking: Table
     trends: Table | None
     details: Table | None
@@ -161,6 +163,7 @@ def _metric_section(metric: MetricAnalysis) -> MetricSection:
         name=metric.task.name,
         direction=f"{metric.metric.better} is better",
         floor=floor_sentence(metric),
+        power=sight.sentence if (sight := sight_of(metric.rows)) else None,
         ranking=tables.ranking(metric),
         trends=tables.trends(metric) if metric.trends else None,
         details=tables.details(metric),

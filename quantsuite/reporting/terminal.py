@@ -16,11 +16,14 @@ from quantsuite.intervals import CONFIDENCE
 from quantsuite.margins import Margins
 from quantsuite.metrics import Metric
 from quantsuite.metrics.scale import MISSING
+from quantsuite.power import equivalent
 from quantsuite.records import Record
 from quantsuite.reporting.analysis import ContrastAnalysis, by_metric, by_model, contrasts_of
 from quantsuite.reporting.contrasts import contrast_table, question
+from quantsuite.reporting.power import Sight, power_table, sight_of
 from quantsuite.reporting.rows import Row, rows_of, unique
-from quantsuite.reporting.wording import enumerate_variants, joined, margins_of, unquantized_share
+from quantsuite.reporting.tables import Table as ReportTable
+from quantsuite.reporting.wording import count, enumerate_variants, joined, margins_of, unquantized_share
 
 LABEL_WIDTH = 21
 VARIANT_WIDTH = 22
@@ -28,6 +31,11 @@ METRIC_WIDTH = 31
 GAP = 2
 
 _STYLES = {"equivalent or better": "green", "worse": "red", "undecided": "yellow"}
+_POWER_TITLE = "about how many items decide the loss, by the share of runs that do"
+_POWER_LEGEND = (
+    "ok: found equivalent or better; worse: found beyond the margin. "
+    "Spread: the share of items that change, or the standard error of their mean."
+)
 _SHORT = {"equivalent or better": "ok", "worse": "worse", "undecided": "undecided"}
 
 
@@ -47,6 +55,9 @@ class _ModelSummary:
         for note in unique(row.note for row in rows if row.note):
             variants = enumerate_variants(row.record for row in rows if row.note == note)
             yield Text(f"{variants}: {note}", style="dim")
+        for task, _, found in self.metrics:
+            if sight := sight_of(found):
+                yield Text(f"{task}: {sight.line}", style="dim")
 
     def _table(self, metrics: Sequence[tuple[str, Metric, tuple[Row, ...]]]) -> Table:
         table = Table(title=self.model, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
@@ -117,8 +128,48 @@ def terminal_summary(records: Sequence[Record], margins: Margins, contrasts: Seq
 
 def _contrast_summary(model: str, found: ContrastAnalysis) -> Table:
     """A contrast's pairs on one task."""
-    shown = contrast_table(found)
-    title = f"{model} {found.task}: {question(found)}"
+    return _table(contrast_table(found), f"{model} {found.task}: {question(found)}")
+
+
+def power_summary(records: Sequence[Record], margins: Margins, loss: float) -> RenderableType:
+    """A table a model: about how many items a loss takes, by the changes of each task's own items.
+
+    Args:
+        records: one a cell.
+        margins: the losses that count as none.
+        loss: in the unit of the metrics' changes before their scale.
+
+    Raises:
+        ValueError: if nothing in the records was compared, or no loss of a proportion is so large.
+    """
+    parts: list[RenderableType] = []
+    for model, own in by_model(records).items():
+        found = ((group[0].task.name, sight_of(rows_of(group, margins))) for group in by_metric(own))
+        if sights := [(task, sight) for task, sight in found if sight is not None]:
+            parts.append(_table(power_table(sights, loss), f"{model}: {_POWER_TITLE}"))
+    if not parts:
+        raise ValueError("no task of this run has a scheme that differs from its reference; state --flips and --items")
+    return Group(*parts, Text(_POWER_LEGEND, style="dim"))
+
+
+def assumed_power(sight: Sight, loss: float) -> RenderableType:
+    """The same of stated assumptions, with what so many items can see.
+
+    Raises:
+        ValueError: if no loss of a proportion is so large.
+    """
+    table = _table(power_table([("assumed", sight)], loss), _POWER_TITLE)
+    times = sight.design.beyond(loss, sight.margin, sight.items)
+    lossless = equivalent(sight.design, sight.margin, sight.items)
+    undecided = 1 - lossless - sight.design.beyond(0.0, sight.margin, sight.items)
+    lines = (
+        f"{count(sight.items, sight.metric.noun)} find it worse in {times:.0%} of runs.",
+        f"What loses nothing is called equivalent in {lossless:.0%}, undecided in {undecided:.0%}.",
+    )
+    return Group(table, *map(Text, lines), Text(_POWER_LEGEND, style="dim"))
+
+
+def _table(shown: ReportTable, title: str) -> Table:
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
     for index, head in enumerate(shown.heads):
         table.add_column(head, overflow="fold", justify="right" if shown.is_number(index) else "left")
