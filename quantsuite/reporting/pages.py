@@ -161,7 +161,7 @@ def _contrast_section(found: Sequence[ContrastAnalysis]) -> ContrastSection:
 def _metric_section(metric: MetricAnalysis) -> MetricSection:
     return MetricSection(
         name=metric.task.name,
-        direction=f"{metric.metric.better} is better",
+        direction="all are required" if metric.metric.in_words else f"{metric.metric.better} is better",
         floor=floor_sentence(metric),
         power=sight.sentence if (sight := sight_of(metric.rows)) else None,
         ranking=tables.ranking(metric),

@@ -55,7 +55,7 @@ def ranking(metric: MetricAnalysis) -> Table:
             subject.execution or MISSING,
             subject.plan or MISSING,
             (metric.reference.upper() if subject.is_reference else subject.alias) or MISSING,
-            scale.value(row.record.value if row.record.measured else None),
+            row.value,
             scale.interval(row.interval),
         ]
         cells += [fixed(row.record.details.get("bits_per_byte"))] if bits else []
@@ -64,7 +64,7 @@ def ranking(metric: MetricAnalysis) -> Table:
             row.comparison.verdict if row.comparison else MISSING,
             mebibytes(row.record.weight_bytes),
             percent(row.weight_ratio),
-            row.note or "",
+            "; ".join(filter(None, (row.note, row.remark))),
         ]
         rows.append(tuple(cells))
     kinds = tuple(_kind(row) for row in metric.rows)

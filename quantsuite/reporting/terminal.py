@@ -88,13 +88,15 @@ def _cell(row: Row | None) -> Text:
     if not row.record.measured:
         return Text(row.record.outcome, style="dim")
     scale = row.record.metric.scale
-    text = Text(scale.value(row.record.value))
+    text = Text(row.value, style="red" if row.record.outcome == "failed" else "")
     if row.interval is not None:
         text.append(f" {scale.interval(row.interval)}")
     if row.comparison is not None:
         verdict = row.comparison.verdict
         text.append(f" {_SHORT[verdict]}", style=_STYLES[verdict])
         text.append(f"\n{scale.change_interval(row.comparison.change)}", style="dim")
+    elif row.remark:
+        text.append(f"\n{row.remark}", style="dim")
     return text
 
 
@@ -196,7 +198,7 @@ def scheme_line(label: str, records: Sequence[Record], margins: Margins) -> str:
     rows = [row for group in by_metric(records) for row in rows_of(group, margins) if row.record.subject.label == label]
     compared = [row for row in rows if row.comparison is not None]
     if not compared:
-        values = (_named_value(row.record) for row in rows)
+        values = map(_named_value, rows)
         return f"{shown} {', '.join(values)}, {seconds}"
     worst = max(
         compared,
@@ -207,10 +209,11 @@ def scheme_line(label: str, records: Sequence[Record], margins: Margins) -> str:
     return f"{shown} {_SHORT[worst.comparison.verdict]:<9} {change}, {seconds}"
 
 
-def _named_value(record: Record) -> str:
-    """``direct 92.3 %``, ``document 2.146``: the recipe and the value."""
-    scale = record.metric.scale
-    return f"{record.task.name.rpartition('/')[2]} {scale.value(record.value)} {scale.sign}".rstrip()
+def _named_value(row: Row) -> str:
+    """``direct 92.3 %``, ``document 2.146``, ``in-place 21 of 21``: the recipe and the value."""
+    metric = row.record.metric
+    sign = "" if metric.in_words else metric.scale.sign
+    return f"{row.record.task.name.rpartition('/')[2]} {row.value} {sign}".rstrip()
 
 
 def gate_summary(result: GateResult) -> RenderableType:
