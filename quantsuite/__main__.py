@@ -1,8 +1,9 @@
-"""The command line: ``python -m quantsuite run``, ``report RUN...``, ``gate RUN... --baseline FILE``, ``convert``."""
+"""The command line: ``python -m quantsuite run``, ``report``, ``gate``, ``power`` and ``convert``."""
 
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from pathlib import Path
 
@@ -17,7 +18,14 @@ from quantsuite.metrics import MetricError, metric
 from quantsuite.options import RunOptions, add_options
 from quantsuite.reading import read_run, read_runs, require_finished
 from quantsuite.records import RecordError, Run
-from quantsuite.reporting import gate_summary, terminal_summary, write_report
+from quantsuite.reporting import (
+    assumed,
+    assumed_power,
+    gate_summary,
+    power_summary,
+    terminal_summary,
+    write_report,
+)
 from quantsuite.scheme import REFERENCE_NAME
 
 SUITES = ("accuracy", "numerics", "conformance")
@@ -37,6 +45,15 @@ def _parser() -> argparse.ArgumentParser:
         help="compare pair by pair, such as 'scheme=int8-row vs scheme=fp8-row'; fields: "
         f"{', '.join(FIELDS)}; may be repeated",
     )
+    report.add_argument(
+        "--power", type=float, metavar="LOSS", help="say how many items such a loss takes, as the command power does"
+    )
+    power = commands.add_parser(
+        "power", help="how many items a loss takes, by the changes of a run's own items or by stated assumptions"
+    )
+    power.add_argument("loss", type=float, help="as the margins: 0.02 is 2 points of accuracy, and 0.02 of ln PPL")
+    power.add_argument("--flips", type=float, metavar="SHARE", help="of questions that change (default: 0.05)")
+    power.add_argument("--items", type=int, metavar="N", help="questions of a run (default: 1000)")
     check = commands.add_parser("gate", help="compare a run with baselines; exit 1 unless it passes")
     check.add_argument(
         "--baseline", required=True, help="run file of reviewed records, or bf16: the run's own reference"
@@ -45,10 +62,10 @@ def _parser() -> argparse.ArgumentParser:
     change = commands.add_parser("convert", help="write run files of older versions as one of this")
     change.add_argument("old", type=Path, nargs="+", help="run files")
     change.add_argument("new", type=Path, help="run file that is not there yet")
-    for command in (report, check):
-        command.add_argument("runs", type=Path, nargs="+", help="run files")
+    for command in (report, power, check):
+        command.add_argument("runs", type=Path, nargs="*" if command is power else "+", help="run files")
         add_options(command.add_argument, only=("accuracy_margin", "perplexity_margin", "margin"))
-    for command in (report, check, change):
+    for command in (report, power, check, change):
         command.add_argument(
             "--metric",
             action="append",
@@ -75,15 +92,48 @@ def _run(arguments: list[str]) -> int:
     return int(pytest.main(["--noconftest", "--pyargs", f"quantsuite.{suite}", "-W", known, *arguments]))
 
 
-def _report(run: Run, folder: Path, margins: Margins, texts: list[str]) -> int:
-    """Raises ContrastError if a contrast is none, or has no pair in the run."""
-    contrasts = [parse_contrast(text) for text in texts]
+def _report(run: Run, options: argparse.Namespace, margins: Margins) -> int:
+    """Raises ContrastError if a contrast is none, or has no pair in the run; PowerError as :func:`_power`."""
+    contrasts = [parse_contrast(text) for text in options.contrast]
     check_contrasts(run.records, contrasts)
     if run.records:
         Console().print(terminal_summary(run.records, margins, contrasts))
-    for path in write_report(run, folder, margins=margins, contrasts=contrasts):
+    if options.power is not None:
+        _power(run, options.power, margins)
+    for path in write_report(run, options.output, margins=margins, contrasts=contrasts):
         print(path)
     return 0
+
+
+class PowerError(ValueError):
+    """A question of power that has no answer."""
+
+
+def _power(run: Run, loss: float, margins: Margins) -> int:
+    """Raises PowerError if the loss is none, or nothing in the run was compared."""
+    try:
+        Console().print(power_summary(run.records, margins, _checked(loss)))
+    except ValueError as error:
+        raise PowerError(f"power: {error}") from error
+    return 0
+
+
+def _assumed_power(options: argparse.Namespace, margins: Margins) -> int:
+    """Raises PowerError if an assumption is none."""
+    flips = 0.05 if options.flips is None else options.flips
+    items = 1000 if options.items is None else options.items
+    try:
+        sight = assumed(metric("accuracy"), flips, items, margins)
+        Console().print(assumed_power(sight, _checked(options.loss)))
+    except ValueError as error:
+        raise PowerError(f"power: {error}") from error
+    return 0
+
+
+def _checked(loss: float) -> float:
+    if not 0 <= loss < math.inf:
+        raise ValueError(f"a loss of {loss:g} is none; use a number from 0, such as 0.02 of 2 points")
+    return loss
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -101,18 +151,25 @@ def main(arguments: list[str] | None = None) -> int:
         if options.command == "convert":
             print(f"{options.new}: {convert(options.old, options.new):,} records")
             return 0
+        if options.command == "power":
+            if not options.runs:
+                return _assumed_power(options, margins)
+            if options.flips is not None or options.items is not None:
+                raise PowerError("power: --flips and --items stand for a run; give them or run files, not both")
         run = read_runs(options.runs)
         if run.records:
             margins.check(record.metric for record in run.records)
         if options.command == "report":
-            return _report(run, options.output, margins, options.contrast)
+            return _report(run, options, margins)
+        if options.command == "power":
+            return _power(run, options.loss, margins)
         require_finished(options.runs)
         if options.baseline == REFERENCE_NAME:
             result = gate_against_reference(run.records, mode=options.mode, margins=margins)
         else:
             baseline = read_run(Path(options.baseline), purpose="baseline").records
             result = gate(run.records, baseline, mode=options.mode, margins=margins, complete=given.gate_complete)
-    except (RecordError, ContrastError, MarginError, MetricError) as error:
+    except (RecordError, ContrastError, MarginError, MetricError, PowerError) as error:
         print(error, file=sys.stderr)
         return 2
     Console().print(gate_summary(result))

@@ -65,7 +65,7 @@ def check_cell(candidate: Record | None, baseline: Record, margins: Margins) -> 
 
     def result(status: Status, reason: str | None = None, comparison: Comparison | None = None) -> Check:
         return Check(
-            label=(candidate or baseline).subject.title,
+            label=(candidate or baseline).title,
             task=baseline.task.name,
             status=status,
             reason=reason,
@@ -189,10 +189,11 @@ def gate_against_reference(
         reference = references.get(record.key.reference)
         if reference is None:
             check = Check(
-                label=record.subject.title,
+                label=record.title,
                 task=record.task.name,
                 status="absent",
-                reason=f"the run has no {REFERENCE_NAME} of this model and task; add {REFERENCE_NAME} to --scheme",
+                reason=f"the run has no {record.environment.dtype} of this model and task; "
+                f"add {REFERENCE_NAME} to --scheme",
             )
         else:
             check = check_cell(record, reference, margins)

@@ -7,10 +7,7 @@ from dataclasses import dataclass
 
 from quantsuite.margins import Margins
 from quantsuite.records import Record, differences
-from quantsuite.scheme import REFERENCE_NAME
 from quantsuite.statistics import Comparison, compare
-
-NO_REFERENCE = f"no {REFERENCE_NAME} in this run"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,14 +32,14 @@ def compare_records(
         freed: names of conditions that may differ, since they are what is compared.
     """
     if reference is None:
-        return None, NO_REFERENCE
+        return None, f"no {candidate.environment.dtype} in this run"
     if reference.items is None or candidate.items is None:
         missing = reference if reference.items is None else candidate
-        return None, f"{missing.subject.title} was not measured"
+        return None, f"{missing.title} was not measured"
     if different := differences(candidate, reference, freed=freed, with_model=True):
-        return None, f"not comparable with {reference.subject.title}: {'; '.join(different)}"
+        return None, f"not comparable with {reference.title}: {'; '.join(different)}"
     try:
         metric, other = candidate.metric, reference.metric
         return compare(metric, reference.items, candidate.items, margins, reference_metric=other), None
     except ValueError as error:
-        return None, f"not comparable with {reference.subject.title}: {error}"
+        return None, f"not comparable with {reference.title}: {error}"

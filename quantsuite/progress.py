@@ -77,10 +77,11 @@ class Progress:
             return
         if self._bar is None:
             file = TerminalFile(self._reporter)
+            label = self._options.dtype if cell.variant == REFERENCE_VARIANT else cell.label
             place = f"{sum(self._left.values())} left"
             self._bar = tqdm(
                 total=total,
-                desc=f"{cell.label} {cell.task.name} ({place})",
+                desc=f"{label} {cell.task.name} ({place})",
                 file=file,
                 leave=False,
                 disable=not file.isatty(),

@@ -127,8 +127,23 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag=
     def measured(self) -> bool:
         return self.value is not None and self.items is not None
 
+    @property
+    def scheme(self) -> str:
+        """The scheme as a person reads it: of the reference the dtype that it was measured in."""
+        return self.environment.dtype if self.subject.is_reference else self.subject.scheme
+
+    @property
+    def label(self) -> str:
+        """That of the subject, with the scheme as a person reads it."""
+        return self.scheme if self.subject.is_reference else self.subject.label
+
+    @property
+    def title(self) -> str:
+        """The label with what else tells records of the subject apart."""
+        return self.label + self.subject.chosen
+
     def __str__(self) -> str:
-        return f"{self.subject.model} {self.task.name} {self.subject.title}"
+        return f"{self.subject.model} {self.task.name} {self.title}"
 
 
 class PropertyResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="property"):

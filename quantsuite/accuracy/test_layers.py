@@ -14,4 +14,4 @@ def test_layers(measured: Record) -> None:
     wrong = [f"{name}: {fault}" for name, fault in zip(items.names, items.faults, strict=True) if fault]
     if wrong:
         count = f"{len(wrong)} of {len(items)} layers"
-        pytest.fail(f"{count} are not what {measured.subject.label} says: {wrong[0]}", pytrace=False)
+        pytest.fail(f"{count} are not what {measured.label} says: {wrong[0]}", pytrace=False)

@@ -2,7 +2,7 @@
 
 from quantsuite.metrics.accuracy import UNPARSED, Choices
 from quantsuite.metrics.checks import check_finite
-from quantsuite.metrics.definition import Direction, Items, Margin, Metric, change, disagreement
+from quantsuite.metrics.definition import Direction, InWords, Items, Margin, Metric, change, disagreement
 from quantsuite.metrics.divergence import Divergences
 from quantsuite.metrics.estimators import ExponentialOfMean, Mean, Proportion
 from quantsuite.metrics.layers import Layers
@@ -18,6 +18,7 @@ __all__ = [
     "Direction",
     "Divergences",
     "ExponentialOfMean",
+    "InWords",
     "Items",
     "Layers",
     "Margin",

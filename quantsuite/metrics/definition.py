@@ -34,6 +34,21 @@ class Margin:
     option: str = ""
 
 
+@dataclass(frozen=True, kw_only=True)
+class InWords:
+    """A value that is a count of all that there is, so that an interval would say nothing.
+
+    Args:
+        value: such as ``21 of 21``.
+        remark: what else is to be known of the items, in short.
+        faults: each of them.
+    """
+
+    value: str
+    remark: str = ""
+    faults: tuple[str, ...] = ()
+
+
 def _no_details(items: Any, given: Mapping[str, float]) -> dict[str, float]:
     return {}
 
@@ -57,6 +72,7 @@ class Metric:
             items do not tell, such as a text's bytes.
         detail_names: heads of the details in a table, where the name itself will not do.
         signed: details, or ``value``, that are means of terms of both signs, and the largest size of a term.
+        in_words: the value of items in words, where that is how it is shown, without an interval.
         groups: the group of each item, for a table of values by group.
         counts_dataset: whether its items are those that its dataset counts.
 
@@ -77,6 +93,7 @@ class Metric:
     details: Callable[[Any, Mapping[str, float]], dict[str, float]] = _no_details
     detail_names: Mapping[str, str] = field(default_factory=dict)
     signed: Mapping[str, float] = field(default_factory=dict)
+    in_words: Callable[[Any], InWords] | None = None
     groups: Callable[[Any], Sequence[str]] | None = None
     counts_dataset: bool = True
 
@@ -96,7 +113,7 @@ class Metric:
     @property
     def heading(self) -> str:
         """The unit as a column head."""
-        return f"{self.unit}, {self.scale.sign}" if self.scale.sign else self.unit
+        return f"{self.unit}, {self.scale.sign}" if self.scale.sign and self.in_words is None else self.unit
 
     def outcomes_of(self, items: Any) -> Sequence[float]:
         """One number an item.

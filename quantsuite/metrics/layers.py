@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 
 import msgspec
 
 from quantsuite.metrics.checks import check_lengths, check_range
-from quantsuite.metrics.definition import Metric
+from quantsuite.metrics.definition import InWords, Metric
 from quantsuite.metrics.estimators import Proportion
 from quantsuite.metrics.scale import percentage
 
@@ -41,6 +42,16 @@ def details(items: Layers, given: Mapping[str, float]) -> dict[str, float]:
     return {"matrices": float(len(items)), "largest_factor": max(items.factors)}
 
 
+def in_words(items: Layers) -> InWords:
+    faults = tuple(f"{name}: {fault}" for name, fault in zip(items.names, items.faults, strict=True) if fault)
+    low, high = (f"{bits:.3g}" for bits in (min(items.bits), max(items.bits)))
+    kernels = Counter(items.kernels)
+    shown = [f"{name} in {count}" if len(kernels) > 1 else name for name, count in kernels.most_common() if name]
+    parts = [f"error {max(items.factors):.2f} of bound", f"{low} bits" if low == high else f"{low} to {high} bits"]
+    value = f"{len(items) - len(faults)} of {len(items)}"
+    return InWords(value=value, remark=", ".join(parts + shown), faults=faults)
+
+
 # Whatever is wrong fails the cell itself: two of its values are not compared.
 LAYERS = Metric(
     name="layers in place",
@@ -53,5 +64,6 @@ LAYERS = Metric(
     scale=percentage("layers as planned"),
     details=details,
     detail_names={"largest_factor": "largest error over its bound"},
+    in_words=in_words,
     counts_dataset=False,
 )

@@ -1,6 +1,15 @@
 """Records to Markdown, HTML and the terminal."""
 
 from quantsuite.reporting.pages import write_report
-from quantsuite.reporting.terminal import gate_summary, scheme_line, terminal_summary
+from quantsuite.reporting.power import assumed
+from quantsuite.reporting.terminal import assumed_power, gate_summary, power_summary, scheme_line, terminal_summary
 
-__all__ = ["gate_summary", "scheme_line", "terminal_summary", "write_report"]
+__all__ = [
+    "assumed",
+    "assumed_power",
+    "gate_summary",
+    "power_summary",
+    "scheme_line",
+    "terminal_summary",
+    "write_report",
+]

@@ -31,7 +31,7 @@ class MetricAnalysis:
         metric: of its items.
         rows: the measured ones first, the best at the top, then those without a number.
         trends: one for each format and execution with two granularities or more.
-        groups: values by group of bf16, the best and the worst row.
+        groups: values by group of the reference, the best and the worst row.
     """
 
     task: TaskLabel
@@ -39,6 +39,11 @@ class MetricAnalysis:
     rows: tuple[Row, ...]
     trends: tuple[Trend, ...]
     groups: tuple[GroupValues, ...]
+
+    @property
+    def reference(self) -> str:
+        """What the rows are compared with, by the dtype that it was measured in."""
+        return self.rows[0].record.environment.dtype
 
     @property
     def compared(self) -> tuple[Row, ...]:
@@ -75,6 +80,11 @@ class ModelAnalysis:
     records: tuple[Record, ...]
     metrics: tuple[MetricAnalysis, ...]
     contrasts: tuple[ContrastAnalysis, ...]
+
+    @property
+    def reference(self) -> str:
+        """What is compared with, by the dtype that it was measured in."""
+        return self.records[0].environment.dtype
 
 
 def analyse(records: Sequence[Record], margins: Margins, contrasts: Sequence[Contrast] = ()) -> list[ModelAnalysis]:

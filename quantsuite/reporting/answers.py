@@ -14,9 +14,10 @@ def answers(model: ModelAnalysis) -> tuple[Answer, Answer]:
 
 
 def floor_sentence(metric: MetricAnalysis) -> str | None:
-    """How far bf16 is from the text's known entropy, where it is known."""
+    """How far the reference is from the text's known entropy, where it is known."""
     details = next((row.record.details for row in metric.rows if row.record.subject.is_reference), {})
     if "bits_per_byte" not in details or "floor_bits_per_byte" not in details:
         return None
     bits, floor = details["bits_per_byte"], details["floor_bits_per_byte"]
-    return f"The entropy of this text is {floor:.4f} bits per byte; bf16 needs {bits:.4f}, {bits - floor:.4f} more."
+    needs = f"{metric.reference} needs {bits:.4f}, {bits - floor:.4f} more"
+    return f"The entropy of this text is {floor:.4f} bits per byte; {needs}."

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from quantsuite.contrasts import Selector
 from quantsuite.facets import facets_of
 from quantsuite.metrics.scale import MISSING
 from quantsuite.pairs import Pair
+from quantsuite.records import Record
 from quantsuite.reporting.analysis import ContrastAnalysis
 from quantsuite.reporting.rows import unique
 from quantsuite.reporting.tables import Table, suffix
@@ -17,7 +19,34 @@ _OF_TASKS = ("task", "source", "recipe", "metric")
 
 def row_of(found: ContrastAnalysis, pair: Pair) -> tuple[str, ...]:
     """What a pair's row is called: what is equal of the two, where it tells them from other pairs."""
-    return tuple(facets_of(pair.reference)[name] or MISSING for name in row_fields(found))
+    return tuple(_shown(name, pair) for name in row_fields(found))
+
+
+def _shown(name: str, pair: Pair) -> str:
+    if name != "scheme":
+        return facets_of(pair.reference)[name] or MISSING
+    names = {pair.reference.scheme, pair.candidate.scheme}
+    return pair.reference.scheme if len(names) == 1 else "unquantized"
+
+
+def sides(found: ContrastAnalysis) -> tuple[str, str]:
+    """What the reference and the candidate are called."""
+    contrast, pair = found.contrast, found.pairs[0]
+    return _side(contrast.reference, pair.reference), _side(contrast.candidate, pair.candidate)
+
+
+def question(found: ContrastAnalysis) -> str:
+    """The contrast as a heading; where it was made of the sides, of what they are called."""
+    contrast, (reference, candidate) = found.contrast, sides(found)
+    made = f"{contrast.candidate} against {contrast.reference}"
+    return f"{candidate} against {reference}" if contrast.question == made else contrast.question
+
+
+def _side(selector: Selector, record: Record) -> str:
+    """Its label; without one the values of its fields, the scheme as a person reads it."""
+    if selector.label or "scheme" not in selector.fields:
+        return str(selector)
+    return str(Selector(fields={**selector.fields, "scheme": record.scheme}))
 
 
 def row_fields(found: ContrastAnalysis) -> list[str]:
@@ -40,9 +69,9 @@ def contrast_table(found: ContrastAnalysis) -> Table:
     pairs = {(row_of(found, pair), column_of(found, pair)): pair for pair in found.pairs}
     with_flips = not found.contrast.across
     heads = [capital(name) for name in names]
-    reference = str(found.contrast.reference)
+    reference, candidate = sides(found)
     reference = capital(reference) if reference.isalpha() else reference
-    change = f"{reference} to {found.contrast.candidate}, {found.metric.scale.change_unit}"
+    change = f"{reference} to {candidate}, {found.metric.scale.change_unit}"
     for column in columns:
         flips = [f"Right to wrong{suffix(column)}", f"Wrong to right{suffix(column)}"] if with_flips else []
         heads += [f"{change}{suffix(column)}", *flips, f"Finding{suffix(column)}"]
@@ -76,7 +105,8 @@ def finding(found: ContrastAnalysis, pair: Pair) -> str:
         return pair.comparison.too_few
     if loss.covers_zero:
         return f"not distinguishable at n={pair.comparison.items:,}"
-    return f"{found.contrast.reference if loss.low > 0 else found.contrast.candidate} better"
+    reference, candidate = sides(found)
+    return f"{reference if loss.low > 0 else candidate} better"
 
 
 def _without_empty(table: Table) -> Table:

@@ -21,9 +21,8 @@ from quantsuite.intervals import Interval
 from quantsuite.metrics import Metric
 from quantsuite.records import ErrorPoint
 from quantsuite.reporting.analysis import ContrastAnalysis, MetricAnalysis, ModelAnalysis
-from quantsuite.reporting.contrasts import column_of, row_of
+from quantsuite.reporting.contrasts import column_of, row_of, sides
 from quantsuite.reporting.rows import facet, unique
-from quantsuite.scheme import REFERENCE_NAME
 
 INK = "#5f6368"
 """Every line and letter; where the page sets the colour it is replaced by ``currentColor``."""
@@ -74,32 +73,35 @@ def plots(model: ModelAnalysis, slug: str) -> dict[str, Plot]:
     """The plots that the model's records allow: ``ranking``, a contrast by its name, ``granularity``."""
     ranking = [metric for metric in model.metrics if metric.compared]
     trends = [metric for metric in model.metrics if metric.trends]
-    drawn = {}
+    drawn, reference = {}, model.reference
     if ranking:
         caption = (
-            "Paired loss against bf16 with its interval. The solid line is bf16, the dashed line the margin; "
-            "losses lie to the right. Filled: real; hollow: simulated."
+            f"Paired loss against {reference} with its interval. The solid line is {reference}, "
+            "the dashed line the margin; losses lie to the right. Filled: real; hollow: simulated."
         )
         rows = max(len(metric.compared) for metric in ranking)
-        svg = _draw(ranking, _ranking_panel, 1.3 + 0.2 * rows, labels=0.5, formats=_formats(ranking))
-        drawn["ranking"] = Plot(name=f"{slug}-ranking", title="Loss against bf16", caption=caption, svg=svg)
+        svg = _draw(
+            ranking, _ranking_panel, 1.3 + 0.2 * rows, labels=0.5, formats=_formats(ranking), reference=reference
+        )
+        drawn["ranking"] = Plot(name=f"{slug}-ranking", title=f"Loss against {reference}", caption=caption, svg=svg)
     for contrast in unique(found.contrast for found in model.contrasts if found.contrast.prominent):
         shown = [found for found in model.contrasts if found.contrast == contrast]
         if shown := [found for found in shown if any(pair.comparison for pair in found.pairs)]:
             drawn[contrast.name] = _contrast_plot(contrast, shown, slug)
     if trends:
         caption = (
-            "Paired loss against bf16 with its interval; losses lie above the solid line, "
+            f"Paired loss against {reference} with its interval; losses lie above the solid line, "
             "the dashed line is the margin. Filled, solid: real; hollow, dotted: simulated."
         )
-        svg = _draw(trends, _trend_panel, 3.2, labels=0.3, formats=_formats(trends))
+        svg = _draw(trends, _trend_panel, 3.2, labels=0.3, formats=_formats(trends), reference=reference)
         drawn["granularity"] = Plot(name=f"{slug}-granularity", title="Loss by granularity", caption=caption, svg=svg)
     return drawn
 
 
 def _contrast_plot(contrast: Contrast, found: Sequence[ContrastAnalysis], slug: str) -> Plot:
-    title = f"{contrast.candidate} against {contrast.reference}"
-    caption = f"Paired loss of {title}: to the right {contrast.candidate} is worse."
+    reference, candidate = sides(found[0])
+    title = f"{candidate} against {reference}"
+    caption = f"Paired loss of {title}: to the right {candidate} is worse."
     if "execution" in contrast.match:
         caption += " Filled: real; hollow: simulated."
     rows = max(len(unique(row_of(each, pair) for pair in each.pairs)) for each in found)
@@ -165,6 +167,7 @@ def _draw(
     *,
     labels: float,
     formats: Sequence[str] = (),
+    reference: str = "",
 ) -> str:
     """One panel a metric, at most ``COLUMNS`` in a row.
 
@@ -174,6 +177,7 @@ def _draw(
         height: of a panel, in inches.
         labels: inches more a panel for tick labels.
         formats: that colours tell apart.
+        reference: what a scheme without a format of its own is of.
     """
     columns = min(COLUMNS, len(found))
     rows = math.ceil(len(found) / columns)
@@ -182,7 +186,7 @@ def _draw(
         for index, each in enumerate(found):
             panel(figure.add_subplot(rows, columns, index + 1), each)
         handles = [
-            Line2D([], [], color=_colour(form), marker="o", linestyle="none", label=(form or REFERENCE_NAME).upper())
+            Line2D([], [], color=_colour(form), marker="o", linestyle="none", label=(form or reference).upper())
             for form in formats
         ]
         if len(handles) > 1:
@@ -269,7 +273,8 @@ def _pairs_panel(axes: Axes, found: ContrastAnalysis) -> None:
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.tick_params(axis="y", length=0)
     axes.locator_params(axis="x", nbins=5)
-    axes.set_xlabel(f"{found.contrast.candidate} against {found.contrast.reference}: {_loss_label(found.metric)}")
+    reference, candidate = sides(found)
+    axes.set_xlabel(f"{candidate} against {reference}: {_loss_label(found.metric)}")
     axes.set_title(found.task, loc="left")
 
 

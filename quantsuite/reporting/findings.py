@@ -40,7 +40,7 @@ def summarize(findings: Sequence[Finding]) -> str:
 
 
 def comparison_of(row: Row) -> Comparison:
-    """With bf16, of a row that has one."""
+    """With the reference, of a row that has one."""
     assert row.comparison is not None
     return row.comparison
 

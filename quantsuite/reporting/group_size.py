@@ -16,7 +16,8 @@ from quantsuite.statistics import Verdict
 GROUP_SIZE = "Do INT8 and FP8 need the same group size?"
 GROUP_SIZE_RULE = (
     "A granularity suffices if the paired interval of its loss against the finest granularity of its format "
-    "lies within the margin, and so do those between the two. If the finest itself is worse than bf16, none suffices."
+    "lies within the margin, and so do those between the two. "
+    "If the finest itself is worse than {reference}, none suffices."
 )
 
 
@@ -24,7 +25,7 @@ GROUP_SIZE_RULE = (
 class Need:
     """The coarsest granularity that is known to suffice; not ``decided`` if a coarser one may too.
 
-    ``finest`` is the verdict of the finest granularity against bf16: if that is worse, none suffices.
+    ``finest`` is the verdict of the finest granularity against the reference: if that is worse, none suffices.
     """
 
     granularity: str
@@ -43,8 +44,14 @@ def answer_group_size(model: ModelAnalysis) -> Answer:
                 findings.append(_same_need(metric, [trends[form] for form in COMPARED_FORMATS]))
     summary = summarize(findings)
     if not summary:
-        summary = "Not answered: it takes both formats in two granularities or more of one execution, and bf16."
-    return Answer(question=GROUP_SIZE, rule=GROUP_SIZE_RULE, summary=summary, findings=tuple(findings))
+        formats = "both formats in two granularities or more of one execution"
+        summary = f"Not answered: it takes {formats}, and {model.reference}."
+    return Answer(
+        question=GROUP_SIZE,
+        rule=GROUP_SIZE_RULE.format(reference=model.reference),
+        summary=summary,
+        findings=tuple(findings),
+    )
 
 
 def _same_need(metric: MetricAnalysis, trends: Sequence[Trend]) -> Finding:
@@ -93,7 +100,8 @@ def _insufficient_sentence(metric: MetricAnalysis, finest: Point) -> str:
     loss = comparison_of(finest.row).loss
     scale = metric.metric.scale
     lost = f"{scale.change_interval(loss)} {scale.change_unit}"
-    return f"None suffices: {finest.granularity} itself is worse than bf16 by more than the margin (loss {lost})."
+    worse = f"is worse than {metric.reference} by more than the margin"
+    return f"None suffices: {finest.granularity} itself {worse} (loss {lost})."
 
 
 def _distinguishable_sentence(metric: MetricAnalysis, trend: Trend) -> str:

@@ -16,12 +16,13 @@ from quantsuite.intervals import CONFIDENCE
 from quantsuite.margins import Margins
 from quantsuite.records import Run
 from quantsuite.reporting import tables
-from quantsuite.reporting.analysis import MetricAnalysis, ModelAnalysis, analyse
+from quantsuite.reporting.analysis import ContrastAnalysis, MetricAnalysis, ModelAnalysis, analyse
 from quantsuite.reporting.answers import answers, floor_sentence
-from quantsuite.reporting.contrasts import contrast_table
+from quantsuite.reporting.contrasts import contrast_table, question
 from quantsuite.reporting.figures import Plot, plots
 from quantsuite.reporting.findings import Answer
 from quantsuite.reporting.numerics import numerics_section
+from quantsuite.reporting.power import sight_of
 from quantsuite.reporting.rows import unique
 from quantsuite.reporting.tables import Table
 from quantsuite.reporting.wording import capital, count, joined
@@ -34,6 +35,7 @@ class MetricSection:
     name: str
     direction: str
     floor: str | None
+    power: str | None
     ranking: Table
     trends: Table | None
     details: Table | None
@@ -45,6 +47,7 @@ class ContrastSection:
     """A contrast's tables, each with its task's name."""
 
     contrast: Contrast
+    question: str
     tables: tuple[tuple[str, Table], ...]
 
 
@@ -54,6 +57,7 @@ class ModelSection:
 
     name: str
     slug: str
+    reference: str
     answers: tuple[Answer, ...]
     metrics: tuple[MetricSection, ...]
     contrasts: tuple[ContrastSection, ...]
@@ -132,15 +136,11 @@ def _model_section(model: ModelAnalysis, slug: str, margins: Margins) -> ModelSe
     return ModelSection(
         name=model.model,
         slug=slug,
+        reference=model.reference,
         answers=answers(model),
         metrics=tuple(_metric_section(metric) for metric in model.metrics),
         contrasts=tuple(
-            ContrastSection(
-                contrast=contrast,
-                tables=tuple(
-                    (found.task, contrast_table(found)) for found in model.contrasts if found.contrast == contrast
-                ),
-            )
+            _contrast_section([found for found in model.contrasts if found.contrast == contrast])
             for contrast in unique(found.contrast for found in model.contrasts)
         ),
         grouped=capital(f"{joined(unique(metric.metric.unit for metric in model.metrics if metric.groups))} by group"),
@@ -150,11 +150,20 @@ def _model_section(model: ModelAnalysis, slug: str, margins: Margins) -> ModelSe
     )
 
 
+def _contrast_section(found: Sequence[ContrastAnalysis]) -> ContrastSection:
+    return ContrastSection(
+        contrast=found[0].contrast,
+        question=question(found[0]),
+        tables=tuple((each.task, contrast_table(each)) for each in found),
+    )
+
+
 def _metric_section(metric: MetricAnalysis) -> MetricSection:
     return MetricSection(
         name=metric.task.name,
-        direction=f"{metric.metric.better} is better",
+        direction="all are required" if metric.metric.in_words else f"{metric.metric.better} is better",
         floor=floor_sentence(metric),
+        power=sight.sentence if (sight := sight_of(metric.rows)) else None,
         ranking=tables.ranking(metric),
         trends=tables.trends(metric) if metric.trends else None,
         details=tables.details(metric),

@@ -1,4 +1,4 @@
-"""Records as a report's rows: with their interval, their comparison with bf16, and their rank."""
+"""Records as a report's rows: with their interval, their comparison with the reference, and their rank."""
 
 from __future__ import annotations
 
@@ -14,6 +14,9 @@ from quantsuite.records import Record, differences
 from quantsuite.statistics import Comparison, shared_ranks, too_few
 
 T = TypeVar("T")
+
+NAMED_FAULTS = 5
+"""Of a cell; of more the number is given."""
 
 
 def unique(values: Iterable[T]) -> list[T]:
@@ -32,9 +35,9 @@ class Row:
     Args:
         record: the measured cell, or the one without a number.
         interval: of the value; ``None`` where nothing was measured or items are too few.
-        comparison: with bf16, paired; ``None`` for bf16 itself and where there is none.
+        comparison: with the reference, paired; ``None`` for itself and where there is none.
         rank: among the records that can be compared, 1 the best; shared where not distinguishable.
-        weight_ratio: weight bytes over those of bf16.
+        weight_ratio: weight bytes over those of the reference.
         note: why a number is missing, or what else is to be known.
     """
 
@@ -48,8 +51,22 @@ class Row:
     @property
     def label(self) -> str:
         subject = self.record.subject
-        label = subject.scheme if subject.execution is None else f"{subject.scheme} {subject.execution}"
+        label = self.record.scheme if subject.execution is None else f"{subject.scheme} {subject.execution}"
         return label + subject.chosen
+
+    @property
+    def value(self) -> str:
+        """As it is shown."""
+        record = self.record
+        if record.measured and record.metric.in_words is not None:
+            return record.metric.in_words(record.items).value
+        return record.metric.scale.value(record.value)
+
+    @property
+    def remark(self) -> str:
+        """What a value in words leaves to be known."""
+        in_words = self.record.metric.in_words if self.record.measured else None
+        return "" if in_words is None else in_words(self.record.items).remark
 
 
 def facet(row: Row, field: str) -> str:
@@ -58,7 +75,7 @@ def facet(row: Row, field: str) -> str:
 
 
 def rows_of(records: Sequence[Record], margins: Margins) -> list[Row]:
-    """One row a record of one model and metric, compared with the model's bf16 but not ranked."""
+    """One row a record of one model and metric, compared with the model's reference but not ranked."""
     reference = next((record for record in records if record.subject.is_reference), None)
     return [_row(record, reference, margins) for record in records]
 
@@ -68,6 +85,8 @@ def _row(record: Record, reference: Record | None, margins: Margins) -> Row:
         return Row(record=record, note=_reason(record))
     notes = [] if record.outcome == "passed" else [_reason(record)]
     interval = comparison = None
+    if record.metric.in_words is not None:
+        return Row(record=record, weight_ratio=_weight_ratio(record, reference), note=_faults(record, notes))
     try:
         interval = record.metric.interval(record.items)
         if why := too_few(record.metric, interval, len(record.items)):
@@ -84,6 +103,14 @@ def _row(record: Record, reference: Record | None, margins: Margins) -> Row:
         weight_ratio=_weight_ratio(record, reference),
         note="; ".join(unique(notes)) or None,
     )
+
+
+def _faults(record: Record, notes: Sequence[str]) -> str | None:
+    """The first faults of a value in words, that which is the reason of the outcome not twice."""
+    assert record.metric.in_words is not None
+    faults = [each for each in record.metric.in_words(record.items).faults if not any(each in note for note in notes)]
+    rest = [f"and {len(faults) - NAMED_FAULTS:,} more"] if len(faults) > NAMED_FAULTS else []
+    return "; ".join((*notes, *faults[:NAMED_FAULTS], *rest)) or None
 
 
 def _reason(record: Record) -> str:
@@ -107,8 +134,10 @@ def ranked(rows: Sequence[Row]) -> list[Row]:
 
 
 def _ranks(rows: Sequence[Row]) -> list[int | None]:
-    """Ranks among bf16 and what was compared with it; without bf16, among what equals the first row's conditions."""
+    """Ranks among the reference and what was compared with it; without one, of what equals the first's conditions."""
     ranks: list[int | None] = [None] * len(rows)
+    if not rows or not rows[0].record.metric.is_paired:
+        return ranks
     first = next((row for row in rows if row.record.subject.is_reference), rows[0] if rows else None)
     chosen = [
         index

@@ -44,17 +44,18 @@ def ranking(metric: MetricAnalysis) -> Table:
     interval = f"{CONFIDENCE:.0%} interval"
     heads = ["Rank", "Scheme", "Execution", "Plan", "Alias", metric.metric.heading, interval]
     heads += ["bits per byte"] if bits else []
-    heads += [f"Change from bf16, {scale.change_unit}", "Verdict", "Weights, MiB", "Weights, share of bf16", "Note"]
+    heads += [f"Change from {metric.reference}, {scale.change_unit}", "Verdict"]
+    heads += ["Weights, MiB", f"Weights, share of {metric.reference}", "Note"]
     rows = []
     for row in metric.rows:
         subject = row.record.subject
         cells = [
             MISSING if row.rank is None else str(row.rank),
-            subject.scheme,
+            row.record.scheme,
             subject.execution or MISSING,
             subject.plan or MISSING,
-            subject.variant.alias or MISSING,
-            scale.value(row.record.value if row.record.measured else None),
+            (metric.reference.upper() if subject.is_reference else subject.alias) or MISSING,
+            row.value,
             scale.interval(row.interval),
         ]
         cells += [fixed(row.record.details.get("bits_per_byte"))] if bits else []
@@ -63,7 +64,7 @@ def ranking(metric: MetricAnalysis) -> Table:
             row.comparison.verdict if row.comparison else MISSING,
             mebibytes(row.record.weight_bytes),
             percent(row.weight_ratio),
-            row.note or "",
+            "; ".join(filter(None, (row.note, row.remark))),
         ]
         rows.append(tuple(cells))
     kinds = tuple(_kind(row) for row in metric.rows)
@@ -113,7 +114,7 @@ def suffix(execution: str | None) -> str:
 
 
 def trends(metric: MetricAnalysis) -> Table:
-    """The change from bf16 by granularity, a column for each format and execution."""
+    """The change from the reference by granularity, a column for each format and execution."""
     ladder = sorted({point.granularity for trend in metric.trends for point in trend.points}, key=coarseness)
     unit = metric.metric.scale.change_unit
     heads = [f"{trend.format.upper()}{suffix(trend.execution)}, {unit}" for trend in metric.trends]
@@ -136,7 +137,7 @@ def details(metric: MetricAnalysis) -> Table | None:
 
 
 def groups(metric: MetricAnalysis) -> Table | None:
-    """The value by group of bf16, the best and the worst, or ``None`` if the metric has no groups."""
+    """The value by group of the reference, the best and the worst, or ``None`` if the metric has no groups."""
     if not metric.groups:
         return None
     names = sorted({name for column in metric.groups for name in column.sums})

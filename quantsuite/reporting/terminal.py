@@ -16,11 +16,14 @@ from quantsuite.intervals import CONFIDENCE
 from quantsuite.margins import Margins
 from quantsuite.metrics import Metric
 from quantsuite.metrics.scale import MISSING
+from quantsuite.power import equivalent
 from quantsuite.records import Record
 from quantsuite.reporting.analysis import ContrastAnalysis, by_metric, by_model, contrasts_of
-from quantsuite.reporting.contrasts import contrast_table
+from quantsuite.reporting.contrasts import contrast_table, question
+from quantsuite.reporting.power import Sight, power_table, sight_of
 from quantsuite.reporting.rows import Row, rows_of, unique
-from quantsuite.reporting.wording import enumerate_variants, margins_of, unquantized_share
+from quantsuite.reporting.tables import Table as ReportTable
+from quantsuite.reporting.wording import count, enumerate_variants, joined, margins_of, unquantized_share
 
 LABEL_WIDTH = 21
 VARIANT_WIDTH = 22
@@ -28,6 +31,11 @@ METRIC_WIDTH = 31
 GAP = 2
 
 _STYLES = {"equivalent or better": "green", "worse": "red", "undecided": "yellow"}
+_POWER_TITLE = "about how many items decide the loss, by the share of runs that do"
+_POWER_LEGEND = (
+    "ok: found equivalent or better; worse: found beyond the margin. "
+    "Spread: the share of items that change, or the standard error of their mean."
+)
 _SHORT = {"equivalent or better": "ok", "worse": "worse", "undecided": "undecided"}
 
 
@@ -39,7 +47,7 @@ class _ModelSummary:
     metrics: tuple[tuple[str, Metric, tuple[Row, ...]], ...]
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        longest = max(len(row.record.subject.scheme) for _, _, rows in self.metrics for row in rows)
+        longest = max(len(row.record.scheme) for _, _, rows in self.metrics for row in rows)
         side_by_side = max(1, (options.max_width - min(longest, VARIANT_WIDTH) - GAP) // (METRIC_WIDTH + GAP))
         for begin in range(0, len(self.metrics), side_by_side):
             yield self._table(self.metrics[begin : begin + side_by_side])
@@ -47,6 +55,9 @@ class _ModelSummary:
         for note in unique(row.note for row in rows if row.note):
             variants = enumerate_variants(row.record for row in rows if row.note == note)
             yield Text(f"{variants}: {note}", style="dim")
+        for task, _, found in self.metrics:
+            if sight := sight_of(found):
+                yield Text(f"{task}: {sight.line}", style="dim")
 
     def _table(self, metrics: Sequence[tuple[str, Metric, tuple[Row, ...]]]) -> Table:
         table = Table(title=self.model, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
@@ -62,7 +73,7 @@ class _ModelSummary:
 
 def _variant(row: Row) -> tuple[str, str]:
     subject = row.record.subject
-    return subject.scheme, ", ".join(part for part in (subject.execution, subject.plan) if part)
+    return row.record.scheme, ", ".join(part for part in (subject.execution, subject.plan) if part)
 
 
 def _units(metric: Metric) -> str:
@@ -71,24 +82,26 @@ def _units(metric: Metric) -> str:
 
 
 def _cell(row: Row | None) -> Text:
-    """The value with its interval and verdict; below it the change from bf16."""
+    """The value with its interval and verdict; below it the change from the reference."""
     if row is None:
         return Text(MISSING, style="dim")
     if not row.record.measured:
         return Text(row.record.outcome, style="dim")
     scale = row.record.metric.scale
-    text = Text(scale.value(row.record.value))
+    text = Text(row.value, style="red" if row.record.outcome == "failed" else "")
     if row.interval is not None:
         text.append(f" {scale.interval(row.interval)}")
     if row.comparison is not None:
         verdict = row.comparison.verdict
         text.append(f" {_SHORT[verdict]}", style=_STYLES[verdict])
         text.append(f"\n{scale.change_interval(row.comparison.change)}", style="dim")
+    elif row.remark:
+        text.append(f"\n{row.remark}", style="dim")
     return text
 
 
 def terminal_summary(records: Sequence[Record], margins: Margins, contrasts: Sequence[Contrast] = ()) -> RenderableType:
-    """A table a model: for each scheme and execution the value, the paired change from bf16 and the verdict.
+    """A table a model: for each scheme and execution the value, the paired change from the reference and the verdict.
 
     Args:
         records: one a cell.
@@ -104,7 +117,10 @@ def terminal_summary(records: Sequence[Record], margins: Margins, contrasts: Seq
         parts += [Text(f"unquantized: {share}", style="dim") for share in unique(map(unquantized_share, own)) if share]
     legend = f"{CONFIDENCE:.0%} intervals"
     if shown := margins_of((record.metric for record in records), margins):
-        legend += f"; changes are paired with bf16. ok: the loss is within the margin ({shown}); worse: beyond it"
+        references = joined(unique(record.environment.dtype for record in records))
+        legend += (
+            f"; changes are paired with {references}. ok: the loss is within the margin ({shown}); worse: beyond it"
+        )
     parts.append(Text(f"{legend}.", style="dim"))
     for model in unique(record.subject.model for record in records) if contrasts else ():
         own = [record for record in records if record.subject.model == model]
@@ -114,8 +130,48 @@ def terminal_summary(records: Sequence[Record], margins: Margins, contrasts: Seq
 
 def _contrast_summary(model: str, found: ContrastAnalysis) -> Table:
     """A contrast's pairs on one task."""
-    shown = contrast_table(found)
-    title = f"{model} {found.task}: {found.contrast.question}"
+    return _table(contrast_table(found), f"{model} {found.task}: {question(found)}")
+
+
+def power_summary(records: Sequence[Record], margins: Margins, loss: float) -> RenderableType:
+    """A table a model: about how many items a loss takes, by the changes of each task's own items.
+
+    Args:
+        records: one a cell.
+        margins: the losses that count as none.
+        loss: in the unit of the metrics' changes before their scale.
+
+    Raises:
+        ValueError: if nothing in the records was compared, or no loss of a proportion is so large.
+    """
+    parts: list[RenderableType] = []
+    for model, own in by_model(records).items():
+        found = ((group[0].task.name, sight_of(rows_of(group, margins))) for group in by_metric(own))
+        if sights := [(task, sight) for task, sight in found if sight is not None]:
+            parts.append(_table(power_table(sights, loss), f"{model}: {_POWER_TITLE}"))
+    if not parts:
+        raise ValueError("no task of this run has a scheme that differs from its reference; state --flips and --items")
+    return Group(*parts, Text(_POWER_LEGEND, style="dim"))
+
+
+def assumed_power(sight: Sight, loss: float) -> RenderableType:
+    """The same of stated assumptions, with what so many items can see.
+
+    Raises:
+        ValueError: if no loss of a proportion is so large.
+    """
+    table = _table(power_table([("assumed", sight)], loss), _POWER_TITLE)
+    times = sight.design.beyond(loss, sight.margin, sight.items)
+    lossless = equivalent(sight.design, sight.margin, sight.items)
+    undecided = 1 - lossless - sight.design.beyond(0.0, sight.margin, sight.items)
+    lines = (
+        f"{count(sight.items, sight.metric.noun)} find it worse in {times:.0%} of runs.",
+        f"What loses nothing is called equivalent in {lossless:.0%}, undecided in {undecided:.0%}.",
+    )
+    return Group(table, *map(Text, lines), Text(_POWER_LEGEND, style="dim"))
+
+
+def _table(shown: ReportTable, title: str) -> Table:
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
     for index, head in enumerate(shown.heads):
         table.add_column(head, overflow="fold", justify="right" if shown.is_number(index) else "left")
@@ -129,33 +185,35 @@ def scheme_line(label: str, records: Sequence[Record], margins: Margins) -> str:
 
     Args:
         label: of the scheme and its execution.
-        records: its cells, and those of bf16.
+        records: its cells, and those of the reference.
         margins: the losses that count as none.
     """
     own = [record for record in records if record.subject.label == label]
+    shown = f"{own[0].label:<{LABEL_WIDTH}}"
     failed = next((record for record in own if not record.measured), None)
     if failed is not None:
         outcome = "n/a" if failed.outcome == "unsupported" else failed.outcome
-        return f"{label:<{LABEL_WIDTH}} {outcome}: {failed.reason}"
+        return f"{shown} {outcome}: {failed.reason}"
     seconds = f"{sum(record.seconds for record in own):.1f} s"
     rows = [row for group in by_metric(records) for row in rows_of(group, margins) if row.record.subject.label == label]
     compared = [row for row in rows if row.comparison is not None]
     if not compared:
-        values = (_named_value(row.record) for row in rows)
-        return f"{label:<{LABEL_WIDTH}} {', '.join(values)}, {seconds}"
+        values = map(_named_value, rows)
+        return f"{shown} {', '.join(values)}, {seconds}"
     worst = max(
         compared,
         key=lambda row: (row.comparison.verdict == "worse", row.comparison.loss.high - row.comparison.margin),
     )
     scale = worst.record.metric.scale
     change = f"{scale.change_interval(worst.comparison.change)} {scale.change_unit}"
-    return f"{label:<{LABEL_WIDTH}} {_SHORT[worst.comparison.verdict]:<9} {change}, {seconds}"
+    return f"{shown} {_SHORT[worst.comparison.verdict]:<9} {change}, {seconds}"
 
 
-def _named_value(record: Record) -> str:
-    """``direct 92.3 %``, ``document 2.146``: the recipe and the value."""
-    scale = record.metric.scale
-    return f"{record.task.name.rpartition('/')[2]} {scale.value(record.value)} {scale.sign}".rstrip()
+def _named_value(row: Row) -> str:
+    """``direct 92.3 %``, ``document 2.146``, ``in-place 21 of 21``: the recipe and the value."""
+    metric = row.record.metric
+    sign = "" if metric.in_words else metric.scale.sign
+    return f"{row.record.task.name.rpartition('/')[2]} {row.value} {sign}".rstrip()
 
 
 def gate_summary(result: GateResult) -> RenderableType:

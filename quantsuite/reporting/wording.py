@@ -20,7 +20,7 @@ def enumerate_variants(records: Iterable[Record]) -> str:
     """``int8-tensor (simulated, real), fp8-row (real)``."""
     executions: dict[str, list[str]] = {}
     for record in records:
-        found = executions.setdefault(record.subject.scheme, [])
+        found = executions.setdefault(record.scheme, [])
         if (record.subject.execution or "") not in found:
             found.append(record.subject.execution or "")
     return ", ".join(
@@ -69,4 +69,5 @@ def unquantized_share(record: Record) -> str:
     """What a scheme leaves of a model in its own dtype; empty for the reference."""
     if record.unquantized is None or record.subject.is_reference:
         return ""
-    return f"{percent(record.unquantized)} of the parameters (embeddings, norms, biases, routers, head)"
+    kinds = "embeddings, norms, biases, routers" + ("" if record.subject.head else ", head")
+    return f"{percent(record.unquantized)} of the parameters ({kinds}), in {record.environment.dtype}"

@@ -6,20 +6,22 @@ from collections import Counter
 from collections.abc import Sequence
 
 from quantsuite.intervals import CONFIDENCE
+from quantsuite.power import USUAL_POWER
 from quantsuite.reporting.analysis import MetricAnalysis, ModelAnalysis
 from quantsuite.reporting.findings import Answer, Finding, comparison_of, sample, summarize
+from quantsuite.reporting.power import sight_of
 from quantsuite.reporting.rows import Row, facet, unique
 from quantsuite.reporting.wording import approximately, count, enumerate_variants, joined
 
 WORSE = "Does lower precision give worse results?"
-WORSE_RULE = "A variant is worse if the paired interval of its loss against bf16 lies above zero."
+WORSE_RULE = "A variant is worse if the paired interval of its loss against {reference} lies above zero."
 
 
 def answer_worse(model: ModelAnalysis) -> Answer:
-    """Of each metric of a model that compares a quantized scheme with bf16."""
+    """Of each metric of a model that compares a quantized scheme with the reference."""
     findings = tuple(_worse_in(metric) for metric in model.metrics if metric.compared)
-    summary = summarize(findings) or "Not answered: no quantized scheme was compared with bf16."
-    return Answer(question=WORSE, rule=WORSE_RULE, summary=summary, findings=findings)
+    summary = summarize(findings) or f"Not answered: no quantized scheme was compared with {model.reference}."
+    return Answer(question=WORSE, rule=WORSE_RULE.format(reference=model.reference), summary=summary, findings=findings)
 
 
 def _worse_in(metric: MetricAnalysis) -> Finding:
@@ -36,7 +38,7 @@ def _worse_in(metric: MetricAnalysis) -> Finding:
         *(_format_sentence(metric, form) for form in unique(facet(row, "format") for row in rows)),
         *_chance_sentence(rows, worse, lasting),
         _largest_loss_sentence(metric),
-        *([] if worse else [_sensitivity_sentence(metric)]),
+        *([] if worse else _sensitivity_sentence(metric)),
         *_margin_sentences(metric),
     ]
     return Finding(subject=metric.task.name, answer=answer, sentences=tuple(sentences))
@@ -75,14 +77,16 @@ def _format_sentence(metric: MetricAnalysis, form: str) -> str:
     rest = len(rows) - len(worse) - len(better)
     parts = []
     if worse:
-        parts.append(f"{len(worse)} of {len(rows)} are distinguishably worse than bf16: {_names(worse)}")
+        parts.append(f"{len(worse)} of {len(rows)} are distinguishably worse than {metric.reference}: {_names(worse)}")
     if better:
-        parts.append(f"{len(better)} of {len(rows)} are distinguishably better than bf16: {_names(better)}")
+        parts.append(
+            f"{len(better)} of {len(rows)} are distinguishably better than {metric.reference}: {_names(better)}"
+        )
     if rest == len(rows):
-        parts.append(f"not distinguishable from bf16 at {sample(metric)} ({count(rest, 'variants')})")
+        parts.append(f"not distinguishable from {metric.reference} at {sample(metric)} ({count(rest, 'variants')})")
     elif rest:
         parts.append(f"the other {rest} {'is' if rest == 1 else 'are'} not distinguishable at {sample(metric)}")
-    return f"{(form or 'bf16').upper()}: {'; '.join(parts)}."
+    return f"{(form or metric.reference).upper()}: {'; '.join(parts)}."
 
 
 def _names(rows: Sequence[Row]) -> str:
@@ -105,15 +109,15 @@ def _largest_loss_sentence(metric: MetricAnalysis) -> str:
     return f"The largest loss is that of {row.label}: {scale.change_interval(loss)} {scale.change_unit}."
 
 
-def _sensitivity_sentence(metric: MetricAnalysis) -> str:
-    scale = metric.metric.scale
+def _sensitivity_sentence(metric: MetricAnalysis) -> list[str]:
     if all(comparison_of(row).identical for row in metric.compared):
-        return "The outcomes are identical, item by item."
+        return ["The outcomes are identical, item by item."]
     if unknown := [row for row in metric.compared if not comparison_of(row).loss.is_bounded]:
-        return f"No loss can be excluded: {comparison_of(unknown[0]).too_few}."
-    losses = [comparison_of(row).loss for row in metric.compared]
-    half = max((loss.high - loss.low) / 2 for loss in losses)
-    return f"A loss smaller than about {scale.quantity(half)} (half the widest interval) could not have been seen."
+        return [f"No loss can be excluded: {comparison_of(unknown[0]).too_few}."]
+    if (sight := sight_of(metric.rows)) is None:
+        return []
+    seen = f"A loss smaller than about {sight.told_from_none} could have gone unseen"
+    return [f"{seen}: one of that size is told from none in {USUAL_POWER:.0%} of runs."]
 
 
 def _margin_sentences(metric: MetricAnalysis) -> list[str]:
