@@ -59,6 +59,8 @@ class Metric:
         signed: details, or ``value``, that are means of terms of both signs, and the largest size of a term.
         groups: the group of each item, for a table of values by group.
         counts_dataset: whether its items are those that its dataset counts.
+        of_reference: whether each value is a distance from the reference already.  Its change from the reference's
+            own, which is the noise floor, is no loss; of two runs either direction tells that they differ.
 
     Raises:
         ValueError: if a name is missing or is a path's, or the direction or the margin is none.
@@ -79,6 +81,7 @@ class Metric:
     signed: Mapping[str, float] = field(default_factory=dict)
     groups: Callable[[Any], Sequence[str]] | None = None
     counts_dataset: bool = True
+    of_reference: bool = False
 
     def __post_init__(self) -> None:
         if not self.name.strip() or not self.name.isprintable() or {":", "=", "/"} & {*self.name}:

@@ -20,7 +20,7 @@ from quantsuite.records import Record
 from quantsuite.reporting.analysis import ContrastAnalysis, by_metric, by_model, contrasts_of
 from quantsuite.reporting.contrasts import contrast_table
 from quantsuite.reporting.rows import Row, rows_of, unique
-from quantsuite.reporting.wording import enumerate_variants, margins_of, unquantized_share
+from quantsuite.reporting.wording import enumerate_variants, margins_of, noise_floor_sentence, unquantized_share
 
 LABEL_WIDTH = 21
 VARIANT_WIDTH = 22
@@ -67,7 +67,8 @@ def _variant(row: Row) -> tuple[str, str]:
 
 def _units(metric: Metric) -> str:
     unit = metric.scale.change_unit
-    return f"{metric.heading}; change, {unit}" if metric.is_paired else metric.heading
+    compared = metric.is_paired and not metric.of_reference
+    return f"{metric.heading}; change, {unit}" if compared else metric.heading
 
 
 def _cell(row: Row | None) -> Text:
@@ -101,6 +102,10 @@ def terminal_summary(records: Sequence[Record], margins: Margins, contrasts: Seq
             (group[0].task.name, group[0].metric, tuple(rows_of(group, margins))) for group in by_metric(own)
         )
         parts.append(_ModelSummary(model, metrics))
+        for group in by_metric(own):
+            parts += [
+                Text(f"{group[0].task.name}: {noise}", style="dim") for noise in [noise_floor_sentence(group)] if noise
+            ]
         parts += [Text(f"unquantized: {share}", style="dim") for share in unique(map(unquantized_share, own)) if share]
     legend = f"{CONFIDENCE:.0%} intervals"
     if shown := margins_of((record.metric for record in records), margins):
