@@ -118,7 +118,7 @@ def test_no_more_rows_are_kept_than_may_be(monkeypatch: pytest.MonkeyPatch) -> N
     held = Held(engine)
     for _ in range(2):
         drift(held, Table(2), items())
-    assert [len(call) for call in engine.calls] == [1, 7, 7]
+    assert [len(call) for call in engine.calls] == [1, 6, 6]
     assert held._elements <= 200 * VOCABULARY
 
 
