@@ -235,7 +235,7 @@ def test_real_execution_that_drifts_as_another_scheme_does_fails_without_a_basel
     simulated = drifted("int8-row", "simulated", 1e-4)
     agreement.test_simulated_and_real_agree([simulated, times(REAL, 1.02)])
     for factor in (0.0, 1.4):
-        with pytest.raises(AssertionError, match=r"int8-row-real world/drift: .* times the drift"):
+        with pytest.raises(AssertionError, match=r"int8-row-simulated world/drift: .* times the drift"):
             agreement.test_simulated_and_real_agree([simulated, times(REAL, factor)])
 
 
