@@ -11,8 +11,11 @@ import pytest
 import torch
 
 from quantsuite.engine import Engine, Rows, ScoreRequest, ScoreResult
-from quantsuite.evaluate import streams
-from quantsuite.evaluate.drift import drift
+from quantsuite.engine.wants import answer, in_one_part
+from quantsuite.evaluate import engines, streams
+from quantsuite.evaluate.drift import drift, perplexities, token_drift
+from quantsuite.evaluate.engines import Held, OneByOne
+from quantsuite.evaluate.perplexity import score_text
 from quantsuite.evaluate.windows import TextItem, Window
 
 VOCABULARY = 500
@@ -74,8 +77,57 @@ def test_divergences_do_not_depend_on_how_engines_cut_their_work(
 
 
 def test_outcomes_stand_in_the_order_of_the_text() -> None:
-    one_by_one = [drift(Table(1), Table(2), [TextItem(windows=(w,), units=1)]) for i in items() for w in i.windows]
+    one_by_one = [drift(Table(1), Table(2), [item]) for item in items()]
     assert drift(Table(1), Table(2), items()).kl == [value for each in one_by_one for value in each.kl]
+
+
+def test_a_text_sums_up_its_tokens() -> None:
+    tokens, texts = token_drift(Table(1), Table(2), items()), drift(Table(1), Table(2), items())
+    assert texts.tokens == [len(text) for text in tokens] == [item.targets for item in items()]
+    assert texts.kl == [pytest.approx(sum(token.kl for token in text)) for text in tokens]
+    assert texts.same_top == [sum(token.same_top for token in text) for text in tokens]
+    assert texts.delta_p == [pytest.approx(sum(token.delta_p for token in text)) for text in tokens]
+    assert texts.quantiles["max_kl"] == max(token.kl for text in tokens for token in text)
+
+
+def test_likelihoods_of_the_same_pass_are_those_of_a_pass_of_their_own() -> None:
+    found = perplexities(token_drift(Table(1), Answering(2), items()), Table(2), items())
+    alone = score_text(Answering(2), items())
+    assert found.nats == pytest.approx(alone.nats, rel=1e-12)
+    assert (found.tokens, found.units, found.floor_nats) == (alone.tokens, alone.units, alone.floor_nats)
+
+
+class Answering(Table):
+    """The model, which answers what each request wants."""
+
+    def score(self, requests: Sequence[ScoreRequest]) -> Iterator[ScoreResult]:
+        parts = (answer(r.request, requests[r.request], r.first, r.log_probs) for r in super().score(requests))
+        yield from in_one_part(parts, requests)
+
+
+def test_rows_that_were_given_once_are_given_again_without_the_engine() -> None:
+    engine = Table(1)
+    held = Held(engine)
+    first, calls = drift(held, Table(2), items()), len(engine.calls)
+    assert drift(held, Table(2), items()) == first and len(engine.calls) == calls
+
+
+def test_no_more_rows_are_kept_than_may_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engines, "HELD_ELEMENTS", 200 * VOCABULARY)
+    engine = Table(1)
+    held = Held(engine)
+    for _ in range(2):
+        drift(held, Table(2), items())
+    assert [len(call) for call in engine.calls] == [1, 6, 6]
+    assert held._elements <= 200 * VOCABULARY
+
+
+def test_the_same_model_one_by_one_is_asked_every_request_in_another_order() -> None:
+    engine = Table(1)
+    assert not any(drift(Table(1), OneByOne(engine), items()).kl)
+    windows = [window.tokens for item in items() for window in item.windows]
+    asked = [request.tokens for call in engine.calls[1:] for request in call]
+    assert asked == windows[::-1] and {len(call) for call in engine.calls} == {1}
 
 
 def test_engines_are_given_no_more_at_once_than_may_be_held(monkeypatch: pytest.MonkeyPatch) -> None:

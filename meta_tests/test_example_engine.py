@@ -13,7 +13,7 @@ from meta_tests.test_other_projects import plugin
 from meta_tests.wheels import ROOT, run_python
 from quantsuite.engine import open_engine
 from quantsuite.evaluate import data
-from quantsuite.evaluate.drift import drift
+from quantsuite.evaluate.drift import token_drift
 from quantsuite.evaluate.windows import document_items
 from quantsuite.reading import read_run
 from quantsuite.scheme import REFERENCE
@@ -70,6 +70,6 @@ def test_the_example_and_the_built_in_engine_predict_alike() -> None:
         backend.engine(REFERENCE, None) as plain,
         open_engine("transformers", "tiny", REFERENCE, execution=None, device="cpu", dtype="fp32") as built_in,
     ):
-        found = drift(built_in, plain, items)
-    assert 0 < max(abs(change) for change in found.delta_p) < 1e-4
-    assert max(found.kl) < 1e-6
+        found = [token for text in token_drift(built_in, plain, items) for token in text]
+    assert 0 < max(abs(token.delta_p) for token in found) < 1e-4
+    assert max(token.kl for token in found) < 1e-6

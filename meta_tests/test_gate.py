@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from meta_tests.tolerance import fewest, most
 from quantsuite import intervals
 from quantsuite.gate import gate, gate_against_reference
 from quantsuite.margins import MODES, Margins, Mode
-from quantsuite.metrics import Items
+from quantsuite.metrics import Items, registry
 from quantsuite.records import Outcome, Record, TaskLabel
 
 MARGIN = 0.01
@@ -282,7 +283,8 @@ def test_against_the_reference_each_dtype_has_its_own() -> None:
     assert not gate_against_reference([*in_dtype("bf16"), *in_dtype("fp32")[1:]]).passed
 
 
-def test_outcomes_without_a_paired_comparison_are_not_comparable() -> None:
+def test_outcomes_without_a_paired_comparison_are_not_comparable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(registry.BUILT_IN, "divergence", replace(registry.DIVERGENCE, margin=None))
     drifted = factories.record(factories.DRIFT, "int8-row", "simulated", items=factories.divergences(20))
     result = gate([drifted], [drifted])
     assert [check.status for check in result.checks] == ["not comparable"]

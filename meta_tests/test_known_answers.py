@@ -17,7 +17,7 @@ from quantsuite.engine import Candidates, Engine, GenerateRequest, ScoreRequest,
 from quantsuite.engine.wants import answer
 from quantsuite.evaluate import continuation, multiple_choice, windows
 from quantsuite.evaluate.data import Document
-from quantsuite.evaluate.drift import drift
+from quantsuite.evaluate.drift import token_drift
 from quantsuite.evaluate.perplexity import score_text
 from quantsuite.evaluate.questions import Question
 from quantsuite.evaluate.visible import visible_tokens
@@ -340,10 +340,10 @@ def test_planted_flips_are_counted_in_both_directions() -> None:
 def test_drift_between_two_known_sources_is_their_divergence() -> None:
     p, q = torch.tensor([0.5, 0.25, 0.25]), torch.tensor([0.25, 0.5, 0.25])
     items = head100(WordTokenizer(2), ["w0 w1 w0 w1 w0"])
-    result = drift(Chain(p.log().expand(3, 3)), Chain(q.log().expand(3, 3)), items)
-    assert result.kl == [pytest.approx(0.25 * math.log(2))] * 4
-    assert result.delta_p == pytest.approx([0.25, -0.25, 0.25, -0.25])
-    assert not any(result.same_top)
+    [result] = token_drift(Chain(p.log().expand(3, 3)), Chain(q.log().expand(3, 3)), items)
+    assert [token.kl for token in result] == [pytest.approx(0.25 * math.log(2))] * 4
+    assert [token.delta_p for token in result] == pytest.approx([0.25, -0.25, 0.25, -0.25])
+    assert not any(token.same_top for token in result)
 
 
 def test_a_large_vocabulary_needs_no_gigabyte_of_logits() -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from quantsuite.facets import FIELDS, KEY, PARTS, facets_of, place
 from quantsuite.margins import Margins
-from quantsuite.pairs import Pair, compare_records
+from quantsuite.pairs import Pair, compare_records, noise_floor
 from quantsuite.records import Record
 
 _KNOWN = ", ".join(FIELDS)
@@ -141,7 +141,8 @@ def find_pairs(records: Sequence[Record], contrast: Contrast, margins: Margins) 
     keys.sort(key=lambda key: [place(name, value) for name, value in zip(contrast.match, key, strict=True)])
     found = []
     for key in keys:
-        comparison, note = compare_records(reference[key], candidate[key], margins, freed=contrast.freed)
+        floor = noise_floor(candidate[key], records)
+        comparison, note = compare_records(reference[key], candidate[key], margins, freed=contrast.freed, floor=floor)
         found.append(Pair(reference=reference[key], candidate=candidate[key], comparison=comparison, note=note))
     return found
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -9,11 +10,12 @@ from typing import Literal
 from quantsuite.asked import Asked, asked_by, cell_of, not_run
 from quantsuite.identity import contradiction, identity_differences
 from quantsuite.margins import Margins, Mode
+from quantsuite.pairs import noise_floor
 from quantsuite.records import Record, differences
 from quantsuite.scheme import REFERENCE_NAME
 from quantsuite.statistics import Comparison, compare
 
-Status = Literal["pass", "worse", "undecided", "absent", "not measured", "not comparable"]
+Status = Literal["pass", "worse", "other", "undecided", "absent", "not measured", "not comparable"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,8 +62,15 @@ class GateResult:
         return f"gate failed: {len(self.failures)} of {len(self.checks)} cells"
 
 
-def check_cell(candidate: Record | None, baseline: Record, margins: Margins) -> Check:
-    """Compare one cell; absent, unmeasured and incomparable ones never pass."""
+def check_cell(candidate: Record | None, baseline: Record, margins: Margins, *, floor: float | None = None) -> Check:
+    """Compare one cell; absent, unmeasured and incomparable ones never pass.
+
+    Args:
+        candidate: the run's cell.
+        baseline: reviewed.
+        margins: the losses that count as none.
+        floor: the noise floor of both, if their values are distances from a reference.
+    """
 
     def result(status: Status, reason: str | None = None, comparison: Comparison | None = None) -> Check:
         return Check(
@@ -91,8 +100,10 @@ def check_cell(candidate: Record | None, baseline: Record, margins: Margins) -> 
         return result("not comparable", "; ".join(different))
     if (ours := candidate.task.metric) != (theirs := baseline.task.metric):
         return result("not comparable", f"the metric is {ours}, not {theirs}")
+    if baseline.subject.is_reference and baseline.metric.of_reference:
+        return result("pass")  # A noise floor is the machine's, and widens the band of the others.
     try:
-        comparison = compare(baseline.metric, baseline.items, candidate.items, margins)
+        comparison = compare(baseline.metric, baseline.items, candidate.items, margins, floor=floor)
     except ValueError as error:
         return result("not comparable", str(error))
     if comparison.too_few:
@@ -105,10 +116,18 @@ def check_cell(candidate: Record | None, baseline: Record, margins: Margins) -> 
 def describe(comparison: Comparison) -> str:
     """A comparison as a sentence."""
     loss = comparison.loss
+    if comparison.of_reference:
+        estimate, low, high = (f"{round(math.exp(each), 6):.3g}" for each in (loss.estimate, loss.low, loss.high))
+        band = f"{math.exp(-comparison.margin):.2f} to {math.exp(comparison.margin):.2f}"
+        return f"{estimate} times the drift [{low}, {high}] against {band} of right code; {_floor_words(comparison)}"
     text = f"loss {loss.estimate:+.4f} [{loss.low:+.4f}, {loss.high:+.4f}] against a margin of {comparison.margin}"
     if comparison.items_to_decide is not None:
         text += f"; about {comparison.items_to_decide:,} items would decide, there are {comparison.items:,}"
     return text
+
+
+def _floor_words(comparison: Comparison) -> str:
+    return "no noise floor measured" if comparison.floor is None else f"noise floor {comparison.floor:.2g} nats"
 
 
 def gate(
@@ -138,7 +157,10 @@ def gate(
     every = _pairs(records, baselines)
     pairs = [(found, of) for found, of in every if complete or found is not None or cell_of(of) in asked]
     left = [] if complete else [of for found, of in every if found is None and cell_of(of) not in asked]
-    checks = [check_cell(candidate, baseline, margins) for candidate, baseline in pairs]
+    checks = [
+        check_cell(candidate, baseline, margins, floor=_floor(candidate, records, baseline, baselines))
+        for candidate, baseline in pairs
+    ]
     compared = {candidate.key for candidate, _ in pairs if candidate is not None}
     return GateResult(
         checks=tuple(checks),
@@ -152,6 +174,14 @@ def _unidentified(pairs: Sequence[tuple[Record | None, Record]]) -> str:
     """One line on cells whose baseline does not say what stood in the model; empty if all do."""
     without = sum(found is not None and of.identity is None for found, of in pairs)
     return f"baseline without identity in {without} of {len(pairs)} cells: measure it again" if without else ""
+
+
+def _floor(
+    candidate: Record | None, records: Sequence[Record], baseline: Record, baselines: Sequence[Record]
+) -> float | None:
+    """The larger noise floor of two runs."""
+    sides = [(baseline, baselines)] + ([(candidate, records)] if candidate is not None else [])
+    return max((found for side in sides if (found := noise_floor(*side)) is not None), default=None)
 
 
 def _pairs(records: Sequence[Record], baselines: Sequence[Record]) -> list[tuple[Record | None, Record]]:
@@ -184,7 +214,7 @@ def gate_against_reference(
     margins = margins or Margins()
     checks = []
     for record in records:
-        if record.subject.is_reference:
+        if record.subject.is_reference or record.metric.of_reference:
             continue
         reference = references.get(record.key.reference)
         if reference is None:

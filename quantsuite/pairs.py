@@ -20,8 +20,26 @@ class Pair:
     note: str | None
 
 
+def noise_floor(record: Record, records: Iterable[Record]) -> float | None:
+    """The reference's distance from itself in a run, which rounds in another order; ``None`` if it has none.
+
+    Args:
+        record: of a metric whose values are distances from the reference.
+        records: of its run.
+    """
+    if not record.metric.of_reference:
+        return None
+    key = record.key.reference
+    return next((each.value for each in records if each.measured and each.key == key), None)
+
+
 def compare_records(
-    reference: Record | None, candidate: Record, margins: Margins, *, freed: Iterable[str] = ()
+    reference: Record | None,
+    candidate: Record,
+    margins: Margins,
+    *,
+    freed: Iterable[str] = (),
+    floor: float | None = None,
 ) -> tuple[Comparison | None, str | None]:
     """The paired comparison, or why there is none.
 
@@ -30,6 +48,7 @@ def compare_records(
         candidate: a record.
         margins: the losses that count as none.
         freed: names of conditions that may differ, since they are what is compared.
+        floor: the noise floor of both, if their values are distances from a reference.
     """
     if reference is None:
         return None, f"no {candidate.environment.dtype} in this run"
@@ -40,6 +59,6 @@ def compare_records(
         return None, f"not comparable with {reference.title}: {'; '.join(different)}"
     try:
         metric, other = candidate.metric, reference.metric
-        return compare(metric, reference.items, candidate.items, margins, reference_metric=other), None
+        return compare(metric, reference.items, candidate.items, margins, reference_metric=other, floor=floor), None
     except ValueError as error:
         return None, f"not comparable with {reference.title}: {error}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import itertools
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
@@ -14,18 +15,20 @@ from quantsuite.checks.in_place import Execute
 from quantsuite.engine import Backend, Engine, open_backend
 from quantsuite.engine.registry import close_backend, packages
 from quantsuite.environment import describe_environment, resolve_device
+from quantsuite.evaluate.engines import Held
 from quantsuite.evaluate.reading import DataError
 from quantsuite.in_place import Placed
 from quantsuite.inventory import identify
 from quantsuite.kernels.user import UserKernels
 from quantsuite.layer import UnsupportedError
 from quantsuite.methods import MethodError
-from quantsuite.metrics import Items
+from quantsuite.metrics import Divergences, Items, Perplexities, metric
 from quantsuite.plan import Plan
 from quantsuite.quantize import MODEL_DTYPES
 from quantsuite.records import Environment, Identity, Record, Subject
 from quantsuite.scheme import DTYPES, REFERENCE, Scheme, Variant
 from quantsuite.tasks import Opened, Prepared, Sources, Task
+from quantsuite.tasks.measuring import Against
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,8 +51,9 @@ class Cell:
 
 
 def make_cells(tasks: Sequence[Task], variants: Iterable[Variant]) -> list[Cell]:
-    """Every task under every variant, variant by variant."""
-    return [Cell(task=task, variant=variant) for variant in variants for task in tasks]
+    """Every task under every variant, variant by variant; what is compared with simulated execution of real ones."""
+    cells = [Cell(task=task, variant=variant) for variant in variants for task in tasks]
+    return [cell for cell in cells if cell.task.against == "reference" or cell.variant.execution == "real"]
 
 
 class Session:
@@ -166,8 +170,23 @@ class Session:
     def _reference(self) -> Engine:
         """The engine of the model as it is, beside that of a variant."""
         if self._open_reference is None:
-            self._open_reference = self._reference_stack.enter_context(self.backend.engine(REFERENCE, None))
+            self._open_reference = Held(self._reference_stack.enter_context(self.backend.engine(REFERENCE, None)))
         return self._open_reference
+
+    def _simulated(self, variant: Variant) -> Engine:
+        """The engine of a real variant's scheme in simulated execution, beside the variant's own, until that is left.
+
+        Raises:
+            UnsupportedError: if the variant is not real, or the scheme cannot be simulated.
+        """
+        if variant.execution != "real":
+            raise UnsupportedError(f"{variant.label} is not real, and has no simulated execution to be compared with")
+        simulated = Variant(variant.scheme, "simulated")
+        if (reason := self.misfit(simulated)) is not None:
+            raise UnsupportedError(f"{simulated.label}: {reason}")
+        plan = self._plan(variant.scheme)
+        opened = self.backend.engine(plan, "simulated", include_head=self._include_head, kernel=None)
+        return self._current_stack.enter_context(opened)
 
     def _open(self, cell: Cell) -> Opened:
         """The engine of a cell, and what its task measures it against.
@@ -177,7 +196,7 @@ class Session:
         """
         variant, kind = cell.variant, cell.task.kind
         if kind == "drift":
-            return Opened(reference=self._reference(), engine=self._engine(variant))
+            return self._compared(variant, cell.task.against)
         if kind != "layers":
             return Opened(engine=self._engine(variant))
         if (matrices := self._matrices(variant)) is None:
@@ -200,6 +219,13 @@ class Session:
             parameters = getattr(self.backend, "parameters", None)
             self._identities[variant] = None if matrices is None else identify(matrices, parameters)
         return self._identities[variant]
+
+    def _compared(self, variant: Variant, against: Against = "reference") -> Opened:
+        """The engine of a variant beside the one that its predictions are compared with."""
+        engine = self._engine(variant)
+        if against == "simulated":
+            return Opened(reference=self._simulated(variant), engine=engine)
+        return Opened(reference=self._reference(), engine=engine, is_reference=variant.execution is None)
 
     def _plan(self, scheme: Scheme) -> Plan | Scheme:
         """The plan of a scheme that a plan is named by, or that names a method, made once; else the scheme.
@@ -335,14 +361,33 @@ class Session:
 
     def _evaluate(self, cell: Cell, prepared: Prepared) -> tuple[Items, float]:
         """What the variant's engine yields, and the seconds it took: once for tasks that differ in the metric alone."""
-        opened = self._open(cell)
+        self._engine(cell.variant)  # What another one yielded is forgotten.
         for earlier, items, seconds in self._evaluated:
             if prepared.yields_as(earlier):
                 return items, seconds
+
+        def progress(done: int, total: int) -> None:
+            self.progress(cell, done, total)
+
         begin = time.perf_counter()
-        items = prepared.evaluate(opened, lambda done, total: self.progress(cell, done, total))
-        self._evaluated.append((prepared, items, time.perf_counter() - begin))
-        return items, self._evaluated[-1][2]
+        both = self._text_and_drift(prepared) if cell.variant.execution is not None else ()
+        if both:
+            found = prepared.evaluate_with_drift(self._compared(cell.variant), progress)
+        else:
+            both, found = (prepared,), (prepared.evaluate(self._open(cell), progress),)
+        seconds = time.perf_counter() - begin
+        self._evaluated += [(each, items, seconds) for each, items in zip(both, found, strict=True)]
+        return found[both.index(prepared)], seconds
+
+    def _text_and_drift(self, prepared: Prepared) -> tuple[Prepared, ...]:
+        """The task of likelihoods and that of divergences from the reference, if one pass of a text serves both."""
+        kinds = (Perplexities, Divergences)
+        alike = [each for each in self._prepared.values() if each.against == prepared.against == "reference"]
+        by_kind = [[each for each in alike if metric(each.metric).items is kind] for kind in kinds]
+        for pair in itertools.product(*by_kind):
+            if any(each is prepared for each in pair) and pair[0].reads_as(pair[1]):
+                return pair
+        return ()
 
 
 def _is_still_valid(earlier: Record, record: Record, conditions: Mapping[str, object]) -> bool:

@@ -1,5 +1,5 @@
 """Requirements on drift from the reference, scheme by scheme."""
 
-from quantsuite.accuracy.test_drift import test_drift
+from quantsuite.accuracy.test_drift import test_drift, test_real_is_near_to_simulated
 
-__all__ = ["test_drift"]
+__all__ = ["test_drift", "test_real_is_near_to_simulated"]

@@ -33,6 +33,11 @@ def score_text(
     for done, result in enumerate(answers(engine, requests), start=1):
         nats[owners[result.request]] -= result.log_probs.double().sum().item()
         progress(done)
+    return as_perplexities(nats, items)
+
+
+def as_perplexities(nats: list[float], items: Sequence[TextItem]) -> Perplexities:
+    """Each item's nats with what else is known of it."""
     bits = [item.bits for item in items]
     return Perplexities(
         nats=nats,

@@ -4,7 +4,7 @@ from quantsuite.metrics.accuracy import UNPARSED, Choices
 from quantsuite.metrics.checks import check_finite
 from quantsuite.metrics.definition import Direction, InWords, Items, Margin, Metric, change, disagreement
 from quantsuite.metrics.divergence import Divergences
-from quantsuite.metrics.estimators import ExponentialOfMean, Mean, Proportion
+from quantsuite.metrics.estimators import ExponentialOfMean, LogRatioOfMeans, Mean, Proportion
 from quantsuite.metrics.layers import Layers
 from quantsuite.metrics.match_rate import Matches
 from quantsuite.metrics.perplexity import Perplexities
@@ -21,6 +21,7 @@ __all__ = [
     "InWords",
     "Items",
     "Layers",
+    "LogRatioOfMeans",
     "Margin",
     "Matches",
     "Mean",

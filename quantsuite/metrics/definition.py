@@ -75,6 +75,8 @@ class Metric:
         in_words: the value of items in words, where that is how it is shown, without an interval.
         groups: the group of each item, for a table of values by group.
         counts_dataset: whether its items are those that its dataset counts.
+        of_reference: whether each value is a distance from the reference already.  Its change from the reference's
+            own, which is the noise floor, is no loss; of two runs either direction tells that they differ.
 
     Raises:
         ValueError: if a name is missing or is a path's, or the direction or the margin is none.
@@ -96,6 +98,7 @@ class Metric:
     in_words: Callable[[Any], InWords] | None = None
     groups: Callable[[Any], Sequence[str]] | None = None
     counts_dataset: bool = True
+    of_reference: bool = False
 
     def __post_init__(self) -> None:
         if not self.name.strip() or not self.name.isprintable() or {":", "=", "/"} & {*self.name}:

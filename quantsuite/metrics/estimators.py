@@ -1,10 +1,10 @@
-"""What outcomes are summed up to, with its interval and its paired change: a mean, a proportion, a perplexity."""
+"""What outcomes are summed up to, with its interval and its paired change: a mean, a proportion, a ratio."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -49,6 +49,29 @@ class ExponentialOfMean(Mean):
         """Raises ValueError if there are no items, or an end that is finite is larger than any float64."""
         log = super().interval(outcomes, units)
         return Interval(estimate=exponential(log.estimate), low=exponential(log.low), high=exponential(log.high))
+
+
+SMALLEST_MEAN = 1e-12
+"""Added to the means of a ratio, so that one of nothing is finite: far below what float32 resolves."""
+
+
+@dataclass(frozen=True)
+class LogRatioOfMeans(Mean):
+    """A mean that is never negative, whose change is the logarithm of a ratio: of sizes that differ by factors.
+
+    By the delta method, ``ln(c / r)`` has the error of the mean of ``outcome_c / c - outcome_r / r``, item by item, so
+    that what both have in common cancels.
+    """
+
+    def change(self, reference: Sequence[float], candidate: Sequence[float], units: Sequence[float]) -> Change:
+        """Raises ValueError if there are no items."""
+        sizes = np.asarray(units, dtype=float)
+        totals = [np.asarray(each, dtype=float) + SMALLEST_MEAN * sizes for each in (reference, candidate)]
+        before, after = (float(each.sum() / sizes.sum()) for each in totals)
+        estimate = math.log(after / before)
+        shares = totals[1] / after - totals[0] / before + estimate * sizes
+        interval, p_value = block_mean(shares, units)
+        return Change(interval=replace(interval, estimate=estimate), p_value=p_value)
 
 
 @dataclass(frozen=True)

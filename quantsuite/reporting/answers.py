@@ -5,6 +5,7 @@ from __future__ import annotations
 from quantsuite.reporting.analysis import MetricAnalysis, ModelAnalysis
 from quantsuite.reporting.findings import Answer
 from quantsuite.reporting.group_size import answer_group_size
+from quantsuite.reporting.wording import capital, noise_floor_sentence
 from quantsuite.reporting.worse import answer_worse
 
 
@@ -14,7 +15,9 @@ def answers(model: ModelAnalysis) -> tuple[Answer, Answer]:
 
 
 def floor_sentence(metric: MetricAnalysis) -> str | None:
-    """How far the reference is from the text's known entropy, where it is known."""
+    """How far bf16 is from the text's known entropy, or from itself, where that is known."""
+    if noise := noise_floor_sentence([row.record for row in metric.rows]):
+        return f"{capital(noise)}; what is nearer to each other shares a rank."
     details = next((row.record.details for row in metric.rows if row.record.subject.is_reference), {})
     if "bits_per_byte" not in details or "floor_bits_per_byte" not in details:
         return None

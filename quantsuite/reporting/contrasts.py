@@ -103,7 +103,9 @@ def finding(found: ContrastAnalysis, pair: Pair) -> str:
     loss = pair.comparison.loss
     if pair.comparison.too_few:
         return pair.comparison.too_few
-    if loss.covers_zero:
+    if pair.comparison.within_floor:
+        return "not distinguishable: nearer than the noise floor"
+    if not pair.comparison.is_distinguishable:
         return f"not distinguishable at n={pair.comparison.items:,}"
     reference, candidate = sides(found)
     return f"{reference if loss.low > 0 else candidate} better"

@@ -9,7 +9,7 @@ from typing import TypeVar
 from quantsuite.facets import facets_of
 from quantsuite.intervals import Interval
 from quantsuite.margins import Margins
-from quantsuite.pairs import compare_records
+from quantsuite.pairs import compare_records, noise_floor
 from quantsuite.records import Record, differences
 from quantsuite.statistics import Comparison, shared_ranks, too_few
 
@@ -93,7 +93,7 @@ def _row(record: Record, reference: Record | None, margins: Margins) -> Row:
             interval, notes = None, [*notes, why]
     except ValueError as error:
         notes.append(str(error))
-    if record is not reference and record.metric.is_paired:
+    if record is not reference and record.metric.is_paired and not record.metric.of_reference:
         comparison, why_not = compare_records(reference, record, margins)
         notes += [why_not] if why_not else []
     return Row(
@@ -146,7 +146,8 @@ def _ranks(rows: Sequence[Row]) -> list[int | None]:
     ]
     items = [rows[index].record.items for index in chosen]
     try:
-        found = shared_ranks(rows[0].record.metric, items) if len(items) > 1 else []
+        floor = noise_floor(rows[0].record, [row.record for row in rows])
+        found = shared_ranks(rows[0].record.metric, items, floor=floor) if len(items) > 1 else []
     except ValueError:
         return ranks
     for index, rank in zip(chosen, found, strict=False):

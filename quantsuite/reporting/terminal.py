@@ -23,7 +23,14 @@ from quantsuite.reporting.contrasts import contrast_table, question
 from quantsuite.reporting.power import Sight, power_table, sight_of
 from quantsuite.reporting.rows import Row, rows_of, unique
 from quantsuite.reporting.tables import Table as ReportTable
-from quantsuite.reporting.wording import count, enumerate_variants, joined, margins_of, unquantized_share
+from quantsuite.reporting.wording import (
+    count,
+    enumerate_variants,
+    joined,
+    margins_of,
+    noise_floor_sentence,
+    unquantized_share,
+)
 
 LABEL_WIDTH = 21
 VARIANT_WIDTH = 22
@@ -78,7 +85,8 @@ def _variant(row: Row) -> tuple[str, str]:
 
 def _units(metric: Metric) -> str:
     unit = metric.scale.change_unit
-    return f"{metric.heading}; change, {unit}" if metric.is_paired else metric.heading
+    compared = metric.is_paired and not metric.of_reference
+    return f"{metric.heading}; change, {unit}" if compared else metric.heading
 
 
 def _cell(row: Row | None) -> Text:
@@ -114,6 +122,10 @@ def terminal_summary(records: Sequence[Record], margins: Margins, contrasts: Seq
             (group[0].task.name, group[0].metric, tuple(rows_of(group, margins))) for group in by_metric(own)
         )
         parts.append(_ModelSummary(model, metrics))
+        for group in by_metric(own):
+            parts += [
+                Text(f"{group[0].task.name}: {noise}", style="dim") for noise in [noise_floor_sentence(group)] if noise
+            ]
         parts += [Text(f"unquantized: {share}", style="dim") for share in unique(map(unquantized_share, own)) if share]
     legend = f"{CONFIDENCE:.0%} intervals"
     if shown := margins_of((record.metric for record in records), margins):

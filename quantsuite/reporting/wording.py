@@ -7,7 +7,9 @@ from collections.abc import Iterable, Sequence
 from quantsuite.margins import Margins
 from quantsuite.metrics import Metric
 from quantsuite.metrics.scale import MISSING
+from quantsuite.pairs import noise_floor
 from quantsuite.records import Record
+from quantsuite.scheme import REFERENCE_NAME
 
 
 def approximately(number: int) -> str:
@@ -40,8 +42,8 @@ def count(number: int, noun: str) -> str:
 
 
 def margins_of(metrics: Iterable[Metric], margins: Margins) -> str:
-    """``1 point, 0.01 ln PPL``: each once, with the metric's name where metrics of one unit have different ones."""
-    paired = {metric.name: metric for metric in metrics if metric.is_paired}
+    """``1 point, 0.01 ln PPL``, of changes from bf16: each once, with the metric's name where one unit has several."""
+    paired = {metric.name: metric for metric in metrics if metric.is_paired and not metric.of_reference}
     found = [(paired[name].scale, margins.of(paired[name]), name) for name in sorted(paired)]
     sizes: dict[str, set[float]] = {}
     for scale, margin, _ in found:
@@ -51,6 +53,17 @@ def margins_of(metrics: Iterable[Metric], margins: Margins) -> str:
         for scale, margin, name in found
     )
     return ", ".join(dict.fromkeys(shown))
+
+
+def noise_floor_sentence(records: Sequence[Record]) -> str | None:
+    """The reference's distance from itself, of records of one task whose values are distances from it."""
+    if not records[0].metric.of_reference:
+        return None
+    floor = noise_floor(records[0], records)
+    if floor is None:
+        return f"noise floor: not measured; add {REFERENCE_NAME} to --scheme"
+    unit = records[0].metric.unit
+    return f"noise floor: {floor:.2g} {unit} ({REFERENCE_NAME} against itself, one sequence at a time in another order)"
 
 
 def capital(text: str) -> str:

@@ -130,12 +130,18 @@ def requirements_of(rows: Mapping[str, Row], cells: Sequence[Cell]) -> tuple[lis
             Requirement(name=name, row=row, task=task, candidate=candidate, reference=reference)
             for candidate, reference in pairs
             for task in tasks
+            if not _is_of_itself(metrics[task], reference)
         ]
         if not tasks:
             unmatched[name] = f"no task of this run is {' or '.join(row.tasks)} in the unit of the row"
         elif not pairs:
             unmatched[name] = _no_pair(row, variants)
     return found, unmatched
+
+
+def _is_of_itself(metric: Metric, reference: Variant | None) -> bool:
+    """Whether a distance from the reference would be compared with the reference's own."""
+    return metric.of_reference and reference is not None and reference.scheme.is_reference
 
 
 def _candidates(row: Row, variants: Sequence[Variant]) -> list[Variant]:

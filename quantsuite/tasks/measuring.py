@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import msgspec
 from transformers import PreTrainedTokenizerBase
@@ -13,7 +13,8 @@ from transformers import PreTrainedTokenizerBase
 from quantsuite.checks.in_place import Execute
 from quantsuite.engine import Engine
 from quantsuite.evaluate import continuation, multiple_choice
-from quantsuite.evaluate.drift import drift
+from quantsuite.evaluate.drift import divergences, drift, perplexities, token_drift
+from quantsuite.evaluate.engines import OneByOne
 from quantsuite.evaluate.layers import check_layers
 from quantsuite.evaluate.perplexity import score_text
 from quantsuite.evaluate.questions import Question, encode
@@ -37,6 +38,9 @@ from quantsuite.tasks.recipes import (
 from quantsuite.tasks.rows import Sources
 from quantsuite.tasks.texts import text_items
 
+Against = Literal["reference", "simulated"]
+"""What a divergence is from."""
+
 Progress = Callable[[int, int], None]
 """Called with how much is done, and of how much."""
 
@@ -57,12 +61,14 @@ class Opened:
     Args:
         engine: the model under test.
         reference: the model that it is compared with, for a divergence.
+        is_reference: whether both are one model, whose divergence is the noise floor.
         matrices: of the model, for checks of its layers.
         how: the model was to be executed.
     """
 
     engine: Engine
     reference: Engine | None = None
+    is_reference: bool = False
     matrices: Sequence[Placed] = ()
     how: Execute | None = None
 
@@ -79,6 +85,7 @@ class Prepared:
         longest: the most tokens that are read at once; of questions, of the one that has the most characters.
         items: what is measured: windows of text, or questions.
         size: of the text in bytes, where it is known.
+        against: what a divergence is from.
     """
 
     recipe: Recipe
@@ -88,6 +95,7 @@ class Prepared:
     longest: int
     items: Sequence[TextItem | Question]
     size: int | None = None
+    against: Against = "reference"
 
     @property
     def texts(self) -> list[TextItem]:
@@ -109,12 +117,24 @@ class Prepared:
 
     def yields_as(self, other: Prepared) -> bool:
         """Whether what an engine yields on the other is what it yields on this, whatever the metric makes of it."""
-        return (self.evaluator, self.recipe, self.items) == (other.evaluator, other.recipe, other.items)
+        ours, theirs = ((each.evaluator, each.against) for each in (self, other))
+        return ours == theirs and self.reads_as(other)
+
+    def reads_as(self, other: Prepared) -> bool:
+        """Whether both read the same tokens, whatever they take from a model's predictions of them."""
+        return (self.recipe, self.items) == (other.recipe, other.items)
 
     def evaluate(self, opened: Opened, progress: Progress) -> Items:
         """The outcomes of the task's items on a model.  Arguments and errors of :meth:`measure`."""
         total = len(opened.matrices) or self.steps
         return self.evaluator(self, opened, lambda done: progress(done, total))
+
+    def evaluate_with_drift(self, opened: Opened, progress: Progress) -> tuple[Perplexities, Divergences]:
+        """Likelihoods of the task's texts and their divergences, of one pass.  Errors of :meth:`measure`."""
+        assert opened.reference is not None
+        total, texts = self.steps, self.texts
+        found = token_drift(opened.reference, opened.engine, texts, progress=lambda done: progress(done, total))
+        return perplexities(found, opened.engine, texts), divergences(found)
 
     def summarize(self, items: Items) -> Measurement:
         """What the metric makes of the outcomes of the task's items."""
@@ -145,7 +165,8 @@ def _perplexities(prepared: Prepared, opened: Opened, done: Done) -> Perplexitie
 
 def _divergences(prepared: Prepared, opened: Opened, done: Done) -> Divergences:
     assert opened.reference is not None
-    return drift(opened.reference, opened.engine, prepared.texts, progress=done)
+    engine = OneByOne(opened.engine) if opened.is_reference else opened.engine
+    return drift(opened.reference, engine, prepared.texts, progress=done)
 
 
 def _layers(prepared: Prepared, opened: Opened, done: Done) -> Layers:
@@ -208,6 +229,7 @@ class Preparation:
         recipe: what is made of them.
         metric: the name of what is measured.
         shots: solved examples before each question.
+        against: what a divergence is from.
         tokenizer: of the model.
         sources: where data comes from, and how much of it is used.
         max_length: of the model's context, for recipes that fill it.
@@ -217,6 +239,7 @@ class Preparation:
     recipe: Recipe
     metric: str
     shots: int
+    against: Against
     tokenizer: PreTrainedTokenizerBase
     sources: Sources
     max_length: int
@@ -258,6 +281,7 @@ class Preparation:
             longest=longest,
             items=items,
             size=size,
+            against=self.against,
         )
 
 

@@ -67,12 +67,13 @@ def select_tasks(names: Iterable[str]) -> list[Task]:
 
 
 def default_tasks(model: str, context: int | None) -> list[Task]:
-    """The embedded model's own texts and questions, or WikiText-2 and MMLU for any other model.
+    """Layers in place, then text, drift and questions: the embedded model's own, or WikiText-2 and MMLU for any other.
 
     Of WikiText-2's recipes the first of those of 2,048 tokens, 512 tokens, and any number that the context holds.
     """
     if model in EMBEDDED:
-        return select_tasks(["world/document", "world-mmlu"])
+        return select_tasks(["layers", "world/document", "world/drift", "world-mmlu"])
     recipes = (shipped_tasks()[f"wikitext2/{name}"] for name in ("window2048", "chunk512", "document"))
     text = next(task for task in recipes if context is None or task.context <= context)
-    return [text, *select_tasks(["mmlu"])]
+    drift = [] if context is not None and shipped_tasks()["wikitext2/drift"].context > context else ["wikitext2/drift"]
+    return [*select_tasks(["layers"]), text, *select_tasks([*drift, "mmlu"])]

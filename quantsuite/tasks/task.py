@@ -11,7 +11,7 @@ from quantsuite.evaluate.cleanups import CLEANUPS
 from quantsuite.metrics import Choices, Divergences, Layers, Matches, Perplexities, Truths, metric
 from quantsuite.records import TaskLabel
 from quantsuite.tasks.datasets import FilesDataset, Source
-from quantsuite.tasks.measuring import Preparation, Prepared, evaluators
+from quantsuite.tasks.measuring import Against, Preparation, Prepared, evaluators
 from quantsuite.tasks.recipes import Documents, Recipe, TextRecipe, Windows
 from quantsuite.tasks.rows import Sources
 from quantsuite.tasks.templates import TemplateFault, names
@@ -38,6 +38,7 @@ class Task(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         dataset: where rows come from.
         recipe: what is made of them.
         shots: solved examples before each question.
+        against: what a divergence is from: the model as it is, or of real execution the simulated one.
         sha256: of a user's file, its :attr:`digest`; filled in when the file is read, empty for shipped tasks.
 
     Raises:
@@ -50,6 +51,7 @@ class Task(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     dataset: Source
     recipe: Recipe
     shots: int = 0
+    against: Against = "reference"
     sha256: str = ""
 
     def __post_init__(self) -> None:
@@ -58,6 +60,8 @@ class Task(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         if self.version < 1:
             raise ValueError(f"version {self.version} is less than 1")
         self._check_metric()
+        if self.against != "reference" and self.kind != "drift":
+            raise ValueError(f"against {self.against!r} is of no effect on a task of {self.kind}; leave it away")
         self._check_shots()
         self._check_templates()
         if isinstance(self.recipe, Documents) and self.recipe.cleanup and self.recipe.cleanup not in CLEANUPS:
@@ -106,6 +110,8 @@ class Task(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     def digest(self) -> str:
         """SHA-256 of all that it says but where files are, which differs between machines."""
         said = msgspec.to_builtins(self) | {"metric": metric(self.metric).name, "sha256": ""}
+        if self.against == "reference":  # As files that do not say so.
+            del said["against"]
         if isinstance(self.dataset, FilesDataset):
             said["dataset"] |= dict.fromkeys(("folder", "rows", "examples"), "")
         return hashlib.sha256(msgspec.json.encode(said, order="sorted")).hexdigest()
@@ -138,6 +144,7 @@ class Task(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             recipe=self.recipe,
             metric=self.metric,
             shots=self.shots,
+            against=self.against,
             tokenizer=tokenizer,
             sources=sources,
             max_length=max_length,
