@@ -270,7 +270,7 @@ def read(path: Path) -> None:
         (ROW + LOSS + 'task = "layers"', "layers has no paired comparison; require a value"),
         (ROW + 'loss = "at most 1 point"\ntask = "world/document"', "world/document is in ln PPL, not in point"),
         (ROW + LOSS + 'task = "./nowhere.toml"', "row name: task: there is no task"),
-        (ROW + 'loss = "at least 1 ln PPL and at most 2 points"\ntask = "world"', "ln PPL, not in points"),
+        (ROW + 'loss = "at least 1 ln PPL and at most 2 points"\ntask = "world"', "ln PPL, ln KL, not in points"),
         (ROW + 'value = "at least 0.6 acc"\ntask = "world-mmlu"', "world-mmlu is in %, not in acc"),
     ],
 )  # fmt: skip

@@ -10,7 +10,7 @@ from quantsuite.facets import PARTS
 from quantsuite.intervals import Interval
 from quantsuite.margins import Margins
 from quantsuite.metrics import Metric, named_metric
-from quantsuite.pairs import compare_records
+from quantsuite.pairs import compare_records, noise_floor
 from quantsuite.records import Record
 from quantsuite.requirements.bounds import Status, judge
 from quantsuite.requirements.patterns import SchemePattern, facets_of_variant, is_task
@@ -65,7 +65,7 @@ class Requirement:
         candidate = by_variant[self.candidate]
         if self.reference is None:
             return self._judge_value(candidate)
-        return self._judge_change(candidate, by_variant[self.reference], margins)
+        return self._judge_change(candidate, by_variant[self.reference], margins, noise_floor(candidate, records))
 
     def _judge_value(self, record: Record) -> Finding:
         metric, items = record.metric, record.items
@@ -76,8 +76,8 @@ class Requirement:
             record, interval, shown, few, [(each.side, each.of(metric, "value", 0)) for each in self.row.bounds]
         )
 
-    def _judge_change(self, candidate: Record, reference: Record, margins: Margins) -> Finding:
-        comparison, note = compare_records(reference, candidate, margins)
+    def _judge_change(self, candidate: Record, reference: Record, margins: Margins, floor: float | None) -> Finding:
+        comparison, note = compare_records(reference, candidate, margins, floor=floor)
         if comparison is None:
             return Finding(status="failed", text=f"{candidate.subject.title} {self.task}: {note}")
         metric, quantity = candidate.metric, self.row.quantity
