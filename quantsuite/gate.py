@@ -165,7 +165,7 @@ def gate(
     return GateResult(
         checks=tuple(checks),
         mode=mode,
-        without_baseline=sum(record.key not in compared for record in records),
+        without_baseline=sum(record.metric.is_paired and record.key not in compared for record in records),
         notes=tuple(note for note in (_unidentified(pairs), not_run(baselines, left)) if note),
     )
 

@@ -104,21 +104,15 @@ class _Rows:
         quotient = torch.where(self.step > 0, exact / self.step, 0.0)
         # Subtracting a zero point from a quotient rounds relative to the larger of the two.
         blur = NEAR * torch.maximum(quotient.abs(), self.zero_point.abs())
-        table = code_table(self.operand).to(exact.device)
-        ends = (quotient + self.zero_point + sign * blur for sign in (-1, 1))
-        less, more = (_round(end, table) for end in ends)
+        less, more = (_round(quotient + self.zero_point + sign * blur, self.operand) for sign in (-1, 1))
         return less, more
 
 
-def code_table(operand: Operand) -> Tensor:
-    """What codes of an operand may stand for, in units of the step, ascending float64."""
+def _round(values: Tensor, operand: Operand) -> Tensor:
+    """The nearest value that a code of an operand stands for, in units of the step."""
     if isinstance(operand.format, IntegerFormat):
-        low, high = integer_range(operand)
-        return torch.arange(low, high + 1, dtype=torch.float64)
-    return reference.representable(operand.format)
-
-
-def _round(values: Tensor, table: Tensor) -> Tensor:
+        return values.round().clamp(*integer_range(operand))
+    table = reference.representable(operand.format).to(values.device)
     middles = (table[1:] + table[:-1]) / 2
     return table[torch.bucketize(values.contiguous(), middles)]
 
@@ -159,14 +153,14 @@ def _check_search(part: _Rows, exact: Tensor) -> None:
     Of rows and groups; a scale of more rows than are looked at cannot be told.  Another search may be finer, and
     float32 roundings of a scale move the values of its block by at most ``SLACK`` of them each.
     """
-    operand, table = part.operand, code_table(part.operand).to(exact.device)
+    operand = part.operand
     if not isinstance(operand.granularity, PerRow | PerGroup):
         return
     some = slice(None, None, math.ceil(exact.numel() / SEARCHED))
     view, shared = share_scales(exact[some], operand.granularity)
 
     def error(step: Tensor) -> Tensor:
-        codes = _round(torch.where(step > 0, view / step, 0.0), table)
+        codes = _round(torch.where(step > 0, view / step, 0.0), operand)
         return (codes * step - view).square().sum(shared, keepdim=True).sqrt()
 
     whole = (view.abs().amax(shared, keepdim=True) / largest_code(operand)).clamp(min=SMALLEST_SCALE)
