@@ -125,14 +125,14 @@ def session() -> Iterator[Session]:
 
 
 def test_each_variant_of_a_session_has_its_own(session: Session) -> None:
-    found = {variant.label: session.identity(variant) for variant in parse_variants(["int8-g64"], EXECUTIONS)}
+    found = {variant.label: session.model.identity(variant) for variant in parse_variants(["int8-g64"], EXECUTIONS)}
     assert [each.matrices for each in found.values()] == [0, 21, 21]
     assert [[*each.storage] for each in found.values()] == [["bfloat16"], ["bfloat16"], ["int8"]]
 
 
 def test_an_engine_that_does_not_show_its_layers_has_none(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr(type(session.backend), "matrices")
-    assert session.identity(Variant(INT8, "real")) is None
+    monkeypatch.delattr(type(session.model.backend), "matrices")
+    assert session.model.identity(Variant(INT8, "real")) is None
 
 
 RUN = ["--task", "world-mmlu/direct", "--limit", "12", "--device", "cpu", "--scheme", "int8-row", "--execution", "real"]

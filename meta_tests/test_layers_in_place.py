@@ -14,6 +14,7 @@ from meta_tests.layer_kernels import KERNELS
 from meta_tests.layer_models import FEW, LayerModels, faults
 from meta_tests.plans import nudged
 from quantsuite.adapters.backend import TransformersBackend
+from quantsuite.cells import Cell
 from quantsuite.checks.in_place import Execute
 from quantsuite.checks.nearest import check_nearest
 from quantsuite.checks.outcome import CheckFailure
@@ -24,7 +25,7 @@ from quantsuite.layer import UnsupportedError
 from quantsuite.plan import LayerPlan, Plan
 from quantsuite.quantize import QuantizedTensor, dequantize, quantize
 from quantsuite.scheme import REFERENCE, Operand, Scheme, Variant
-from quantsuite.session import Cell, Session
+from quantsuite.session import Session
 from quantsuite.tasks import Sources
 from quantsuite.tasks.registry import select_tasks
 
@@ -164,7 +165,7 @@ class Hidden(TransformersBackend):
 
 
 def test_an_engine_that_shows_no_layers_skips_the_task_with_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("quantsuite.session.open_backend", lambda engine, *given, **named: Hidden(*given, **named))
+    monkeypatch.setattr("quantsuite.loaded.open_backend", lambda engine, *given, **named: Hidden(*given, **named))
     session = Session("tiny", device="cpu", sources=Sources())
     (task,) = select_tasks(["layers"])
     with pytest.raises(

@@ -17,6 +17,7 @@ from quantsuite.accuracy.test_drift import rounding
 from quantsuite.accuracy.test_drift import test_real_is_near_to_simulated as near_to_simulated
 from quantsuite.adapters.backend import TransformersBackend
 from quantsuite.adapters.transformers import TransformersEngine
+from quantsuite.cells import Cell, make_cells
 from quantsuite.contrasts import EXECUTIONS
 from quantsuite.engine import ScoreRequest, ScoreResult
 from quantsuite.evaluate.drift import drift
@@ -34,7 +35,7 @@ from quantsuite.reporting.wording import noise_floor_sentence
 from quantsuite.requirements.cases import Requirement
 from quantsuite.requirements.rows import OF_ANY_MODEL, load_rows
 from quantsuite.scheme import REFERENCE, Scheme, Variant, parse_variants
-from quantsuite.session import Cell, Session, make_cells
+from quantsuite.session import Session
 from quantsuite.statistics import compare, shared_ranks
 from quantsuite.tasks import Sources, select_tasks
 

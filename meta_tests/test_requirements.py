@@ -10,6 +10,7 @@ import pytest
 from meta_tests import factories
 from meta_tests.command import ROOT
 from meta_tests.factories import DIRECT, DRIFT, PERPLEXITY, changed_choices, changed_perplexities, record
+from quantsuite.cells import Cell
 from quantsuite.margins import Margins
 from quantsuite.options import RunOptions
 from quantsuite.reading import read_run
@@ -20,7 +21,6 @@ from quantsuite.requirements.patterns import SchemePattern, matches_model
 from quantsuite.requirements.plugin import rows_of
 from quantsuite.requirements.rows import OF_ANY_MODEL, SHIPPED, RequirementError, Row, load_rows
 from quantsuite.scheme import Variant, parse_variants
-from quantsuite.session import Cell
 from quantsuite.tasks import shipped_tasks
 from quantsuite.tiny import embedded_baseline
 

@@ -14,6 +14,7 @@ import pytest
 
 from meta_tests.checkpoints import PLAIN, save_checkpoint
 from meta_tests.command import ROOT, accuracy
+from quantsuite.loaded import LoadedModel
 from quantsuite.reading import read_run
 from quantsuite.scheme import Variant
 from quantsuite.session import Session
@@ -117,12 +118,12 @@ def test_a_scheme_that_was_named_and_does_not_fit_ends_the_run(narrow: Path, tmp
 
 
 def test_what_only_one_execution_supports_is_measured_in_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    misfit = Session.misfit
+    misfit = LoadedModel.misfit
 
-    def no_unit(self: Session, variant: Variant) -> str | None:
+    def no_unit(self: LoadedModel, variant: Variant) -> str | None:
         return "no such unit" if variant.execution == "real" else misfit(self, variant)
 
-    monkeypatch.setattr(Session, "misfit", no_unit)
+    monkeypatch.setattr(LoadedModel, "misfit", no_unit)
     arguments = [*SMALL, "--scheme", "int8-row", "--output", str(tmp_path / "run.jsonl")]
     assert accuracy(*arguments).status == 0
     outcomes = {record.subject.label: record.outcome for record in read_run(tmp_path / "run.jsonl").records}
@@ -132,7 +133,7 @@ def test_what_only_one_execution_supports_is_measured_in_it(tmp_path: Path, monk
 
 def test_a_run_that_measured_nothing_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every cell that was selected is one that no device supports."""
-    monkeypatch.setattr(Session, "misfit", lambda session, variant: variant.execution and "no such unit")
+    monkeypatch.setattr(LoadedModel, "misfit", lambda model, variant: variant.execution and "no such unit")
     output = ["--output", str(tmp_path / "run.jsonl")]
     result = accuracy(*SMALL, *output, "-k", "int8-row")
     assert result.status == pytest.ExitCode.TESTS_FAILED

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
+from quantsuite.cells import Cell
 from quantsuite.evaluate import multiple_choice
 from quantsuite.scheme import REFERENCE, Scheme, Variant
-from quantsuite.session import Cell, Session
+from quantsuite.session import Session
 from quantsuite.tasks import Sources, Task, load_task
 
 BF16, INT8 = Variant(REFERENCE, None), Variant(Scheme.parse("int8-row"), "simulated")

@@ -12,9 +12,10 @@ import re
 import pytest
 
 from quantsuite.adapters.loading import load_model
+from quantsuite.cells import Cell
 from quantsuite.metrics import Choices, Perplexities
 from quantsuite.scheme import Scheme, Variant
-from quantsuite.session import Cell, Session
+from quantsuite.session import Session
 from quantsuite.tasks import Sources, select_tasks
 from quantsuite.tiny import embedded_folder, world
 from quantsuite.tiny.outliers import inject_outliers

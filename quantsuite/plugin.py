@@ -24,7 +24,8 @@ from quantsuite.requirements.plugin import RequirementsSummary, parametrize
 from quantsuite.scheme import REFERENCE_NAME
 
 if TYPE_CHECKING:
-    from quantsuite.session import Cell, Session
+    from quantsuite.cells import Cell
+    from quantsuite.session import Session
 
 pytest_plugins = ["quantsuite.conformance.plugin"]
 

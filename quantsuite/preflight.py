@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from quantsuite import methods
+from quantsuite.cells import Cell, make_cells
 from quantsuite.engine.registry import context_length
 from quantsuite.layer import UnsupportedError
 from quantsuite.metrics import metric
@@ -18,7 +19,7 @@ from quantsuite.plan_files import read_document
 from quantsuite.records import Record
 from quantsuite.runfile import RunFile
 from quantsuite.scheme import Scheme, Variant, parse_variants
-from quantsuite.session import Cell, Session, make_cells
+from quantsuite.session import Session
 from quantsuite.tasks import Sources, Task, default_tasks, select_tasks, shipped_tasks
 
 
@@ -113,7 +114,7 @@ def _require_claims(session: Session, named: Sequence[Variant]) -> None:
     """A kernel that was named implements the schemes that were named, where these are to be real."""
     for variant in named:
         try:
-            session.kernel(variant)
+            session.model.kernel(variant)
         except UnsupportedError as error:
             raise RunError(str(error)) from error
 
@@ -123,8 +124,8 @@ def _require_use(session: Session, cells: Sequence[Cell]) -> None:
     used: set[str | None] = set()
     for variant in dict.fromkeys(cell.variant for cell in cells):
         with suppress(UnsupportedError):
-            used.add(session.kernel(variant))
-    for location, names in session.kernel_names.items():
+            used.add(session.model.kernel(variant))
+    for location, names in session.model.kernel_names.items():
         if not used & {*names}:
             others = ", ".join(sorted(name for name in used if name)) or "none"
             raise RunError(
@@ -161,13 +162,13 @@ def open_session(options: RunOptions, cells: Sequence[Cell], *, finished: Sequen
         finished=finished,
     )
     if quantized := next((cell.variant for cell in cells if cell.variant.execution), None):
-        session.unquantized(quantized.scheme)
+        session.model.unquantized(quantized.scheme)
     names = [name for name in options.schemes if name != "all"]
     named = parse_variants([*names, *_plan_names(options)], options.execution)
     _require_claims(session, named)
     _require_use(session, cells)
     for scheme in dict.fromkeys(variant.scheme for variant in named):
-        reasons = [session.misfit(variant) for variant in named if variant.scheme == scheme]
+        reasons = [session.model.misfit(variant) for variant in named if variant.scheme == scheme]
         if all(reasons):
             raise RunError(f"{scheme} cannot be measured on {options.model}: {reasons[0]}")
     for task in {cell.task.name: cell.task for cell in cells}.values():

@@ -17,7 +17,7 @@ from quantsuite.scheme import REFERENCE_VARIANT
 if TYPE_CHECKING:
     from _pytest.terminal import TerminalReporter
 
-    from quantsuite.session import Cell
+    from quantsuite.cells import Cell
 
 
 class TerminalFile:

@@ -5,55 +5,23 @@ from __future__ import annotations
 import datetime
 import itertools
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import cached_property
 
-from quantsuite.asked import Asked
+from quantsuite.cells import Cell
 from quantsuite.checks.in_place import Execute
-from quantsuite.engine import Backend, Engine, open_backend
-from quantsuite.engine.registry import close_backend, packages
+from quantsuite.engine.registry import packages
 from quantsuite.environment import describe_environment, resolve_device
-from quantsuite.evaluate.engines import Held
 from quantsuite.evaluate.reading import DataError
-from quantsuite.in_place import Placed
-from quantsuite.inventory import identify
-from quantsuite.kernels.user import UserKernels
 from quantsuite.layer import UnsupportedError
-from quantsuite.methods import MethodError
+from quantsuite.loaded import LoadedModel
 from quantsuite.metrics import Divergences, Items, Perplexities, metric
 from quantsuite.plan import Plan
-from quantsuite.quantize import MODEL_DTYPES
-from quantsuite.records import Environment, Identity, Record, Subject
-from quantsuite.scheme import DTYPES, REFERENCE, Scheme, Variant
+from quantsuite.records import Environment, Record, Subject
+from quantsuite.scheme import DTYPES, Variant
 from quantsuite.tasks import Opened, Prepared, Sources, Task
 from quantsuite.tasks.measuring import Against
-
-
-@dataclass(frozen=True, kw_only=True)
-class Cell:
-    """A task under a scheme in an execution."""
-
-    task: Task
-    variant: Variant
-
-    @property
-    def label(self) -> str:
-        return self.variant.label
-
-    def asked(self, model: str) -> Asked:
-        """The cell as records of a model name it."""
-        return model, self.task.label.name, str(self.variant.scheme), self.variant.execution or ""
-
-    def __str__(self) -> str:
-        return f"{self.task.name}-{self.label}"
-
-
-def make_cells(tasks: Sequence[Task], variants: Iterable[Variant]) -> list[Cell]:
-    """Every task under every variant, variant by variant; what is compared with simulated execution of real ones."""
-    cells = [Cell(task=task, variant=variant) for variant in variants for task in tasks]
-    return [cell for cell in cells if cell.task.against == "reference" or cell.variant.execution == "real"]
 
 
 class Session:
@@ -73,6 +41,7 @@ class Session:
         finished: records of an earlier run, reused where nothing that they depend on has changed.
 
     Attributes:
+        model: under each variant.
         progress: called with the cell that is measured, how much is done and how much there is.
 
     Raises:
@@ -93,100 +62,29 @@ class Session:
         kernels: Sequence[str] = (),
         finished: Sequence[Record] = (),
     ) -> None:
-        self._name, self._device, self._dtype, self._sources = model, resolve_device(device), dtype, sources
-        self._engine_name, self._include_head, self._methods = engine, include_head, methods
-        self._plans = {plan.scheme: plan for plan in plans}
-        self._kernels = UserKernels(kernels, MODEL_DTYPES[dtype]) if kernels else None
+        self._device, self._dtype, self._sources = resolve_device(device), dtype, sources
+        self.model = LoadedModel(
+            model,
+            engine=engine,
+            device=self._device,
+            dtype=dtype,
+            include_head=include_head,
+            methods=methods,
+            plans=plans,
+            kernels=kernels,
+        )
         self.progress: Callable[[Cell, int, int], None] = lambda cell, done, total: None
         self._finished = {record.key: record for record in finished if record.measured}
-        self._opened: Backend | Exception | None = None
         self._prepared: dict[str, Prepared] = {}
-        self._misfits: dict[Variant, str | None] = {}
-        self._unquantized: dict[Scheme, float] = {}
-        self._current: tuple[Variant, Engine] | None = None
-        self._identities: dict[Variant, Identity | None] = {}
-        self._evaluated: list[tuple[Prepared, Items, float]] = []
-        self._current_stack, self._reference_stack = ExitStack(), ExitStack()
-        self._open_reference: Engine | None = None
-
-    @property
-    def backend(self) -> Backend:
-        """The loaded model; one that cannot be loaded is tried once, and fails each time with the same error.
-
-        Raises:
-            ValueError: if there is no such engine, or the model cannot be loaded.
-        """
-        if self._opened is None:
-            try:
-                self._opened = open_backend(self._engine_name, self._name, device=self._device, dtype=self._dtype)
-            except Exception as error:
-                self._opened = error
-        if isinstance(self._opened, Exception):
-            raise self._opened
-        return self._opened
+        self._evaluated: tuple[Variant | None, list[tuple[Prepared, Items, float]]] = None, []
 
     @cached_property
     def _environment(self) -> Environment:
-        return describe_environment(self._device, self._dtype, packages=packages(self._engine_name))
+        return describe_environment(self._device, self._dtype, packages=packages(self.model.engine_name))
 
     def close(self) -> None:
         """Leave the engines that are open, and let the model go."""
-        self._leave()
-        self._reference_stack.close()
-        self._open_reference = None
-        if self._opened is not None and not isinstance(self._opened, Exception):
-            close_backend(self._opened)
-
-    def _leave(self) -> None:
-        self._current_stack.close()
-        self._current = None
-        self._identities.clear()
-        self._evaluated.clear()
-
-    def _engine(self, variant: Variant) -> Engine:
-        """The engine of a variant, which stays open until another one's is asked for."""
-        if self._current is None or self._current[0] != variant:
-            self._leave()
-            plan, kernel = self._plan(variant.scheme), self.kernel(variant)
-            opened = self.backend.engine(plan, variant.execution, include_head=self._include_head, kernel=kernel)
-            self._current = variant, self._current_stack.enter_context(opened)
-        return self._current[1]
-
-    @property
-    def kernel_names(self) -> dict[str, list[str]]:
-        """Of the kernels that were given, by place."""
-        return {} if self._kernels is None else self._kernels.names
-
-    def kernel(self, variant: Variant) -> str | None:
-        """Name of the given kernel that multiplies, or ``None`` if it is for the engine to choose.
-
-        Raises:
-            UnsupportedError: if kernels are given, and none claims the scheme.
-        """
-        if self._kernels is None or variant.execution != "real":
-            return None
-        return self._kernels.of(variant.scheme)
-
-    def _reference(self) -> Engine:
-        """The engine of the model as it is, beside that of a variant."""
-        if self._open_reference is None:
-            self._open_reference = Held(self._reference_stack.enter_context(self.backend.engine(REFERENCE, None)))
-        return self._open_reference
-
-    def _simulated(self, variant: Variant) -> Engine:
-        """The engine of a real variant's scheme in simulated execution, beside the variant's own, until that is left.
-
-        Raises:
-            UnsupportedError: if the variant is not real, or the scheme cannot be simulated.
-        """
-        if variant.execution != "real":
-            raise UnsupportedError(f"{variant.label} is not real, and has no simulated execution to be compared with")
-        simulated = Variant(variant.scheme, "simulated")
-        if (reason := self.misfit(simulated)) is not None:
-            raise UnsupportedError(f"{simulated.label}: {reason}")
-        plan = self._plan(variant.scheme)
-        opened = self.backend.engine(plan, "simulated", include_head=self._include_head, kernel=None)
-        return self._current_stack.enter_context(opened)
+        self.model.close()
 
     def _open(self, cell: Cell) -> Opened:
         """The engine of a cell, and what its task measures it against.
@@ -198,69 +96,40 @@ class Session:
         if kind == "drift":
             return self._compared(variant, cell.task.against)
         if kind != "layers":
-            return Opened(engine=self._engine(variant))
-        if (matrices := self._matrices(variant)) is None:
-            raise UnsupportedError(f"the engine {self._engine_name} shows no layers that could be checked in place")
-        engine = self._engine(variant)
-        how = Execute(execution=variant.execution, kernel=self.kernel(variant), seed=self._sources.seed)
+            return Opened(engine=self.model.engine(variant))
+        if (matrices := self.model.matrices(variant)) is None:
+            raise UnsupportedError(
+                f"the engine {self.model.engine_name} shows no layers that could be checked in place"
+            )
+        engine = self.model.engine(variant)
+        how = Execute(execution=variant.execution, kernel=self.model.kernel(variant), seed=self._sources.seed)
         return Opened(engine=engine, matrices=matrices, how=how)
-
-    def _matrices(self, variant: Variant) -> Sequence[Placed] | None:
-        """What stands for each matrix of the model in a variant's engine; ``None`` if the engine does not show it."""
-        if (show := getattr(self.backend, "matrices", None)) is None:
-            return None
-        return show(self._engine(variant), self._plan(variant.scheme), include_head=self._include_head)
-
-    def identity(self, variant: Variant) -> Identity | None:
-        """What stands in a variant's engine, counted once while it is open; ``None`` if the engine does not show it."""
-        self._engine(variant)
-        if variant not in self._identities:
-            matrices = self._matrices(variant)
-            parameters = getattr(self.backend, "parameters", None)
-            self._identities[variant] = None if matrices is None else identify(matrices, parameters)
-        return self._identities[variant]
 
     def _compared(self, variant: Variant, against: Against = "reference") -> Opened:
         """The engine of a variant beside the one that its predictions are compared with."""
-        engine = self._engine(variant)
+        engine = self.model.engine(variant)
         if against == "simulated":
-            return Opened(reference=self._simulated(variant), engine=engine)
-        return Opened(reference=self._reference(), engine=engine, is_reference=variant.execution is None)
-
-    def _plan(self, scheme: Scheme) -> Plan | Scheme:
-        """The plan of a scheme that a plan is named by, or that names a method, made once; else the scheme.
-
-        Raises:
-            ValueError: if the method cannot make it, or the engine makes none.
-        """
-        if scheme.method is not None and scheme not in self._plans:
-            make = getattr(self.backend, "plan", None)
-            if make is None:
-                raise UnsupportedError(
-                    f"{scheme}: the engine {self._engine_name} makes no plans; drop @{scheme.method}, or give a saved "
-                    "one with --plan"
-                )
-            self._plans[scheme] = make(scheme, methods=self._methods, include_head=self._include_head)
-        return self._plans.get(scheme, scheme)
+            return Opened(reference=self.model.simulated(variant), engine=engine)
+        return Opened(reference=self.model.reference(), engine=engine, is_reference=variant.execution is None)
 
     def blank(self, cell: Cell, test: str) -> Record:
         """The record of a cell that was not measured."""
-        opened, variant = None if isinstance(self._opened, Exception) else self._opened, cell.variant
+        model, variant = self.model, cell.variant
         kernel = self._kernel_or_none(variant) or ""
         return Record(
             test=test,
             outcome="error",
             task=cell.task.label,
             subject=Subject(
-                model=self._name,
-                model_sha256=opened.model_sha256 if opened else "",
+                model=model.name,
+                model_sha256=model.sha256,
                 scheme=str(variant.scheme),
                 execution=variant.execution,
-                plan=self._plans[variant.scheme].sha256 if variant.scheme in self._plans else "",
-                engine=self._engine_name,
-                head=self._include_head,
+                plan=model.plan_sha256(variant.scheme),
+                engine=model.engine_name,
+                head=model.include_head,
                 kernel=kernel,
-                kernel_sha256=self._kernels.sha256[kernel] if self._kernels and kernel else "",
+                kernel_sha256=model.kernel_sha256(kernel),
             ),
             environment=self._environment,
             reason="not measured",
@@ -269,13 +138,13 @@ class Session:
 
     def _kernel_or_none(self, variant: Variant) -> str | None:
         with suppress(UnsupportedError):
-            return self.kernel(variant)
+            return self.model.kernel(variant)
         return None
 
     @property
     def context(self) -> int | None:
         """The longest context of the model in tokens, or ``None`` if there is no limit."""
-        return self.backend.max_length
+        return self.model.backend.max_length
 
     def prepare(self, task: Task) -> Prepared:
         """A task with its data loaded, once.
@@ -284,33 +153,8 @@ class Session:
             DataError: if the data is not to be had.
         """
         if task.name not in self._prepared:
-            self._prepared[task.name] = task.prepare(self.backend.tokenizer, self._sources, self.context or 2048)
+            self._prepared[task.name] = task.prepare(self.model.backend.tokenizer, self._sources, self.context or 2048)
         return self._prepared[task.name]
-
-    def misfit(self, variant: Variant) -> str | None:
-        """Why a scheme cannot be executed so on this model and device, or ``None`` if it can."""
-        execution = variant.execution
-        if execution is None:
-            return None
-        if variant not in self._misfits:
-            try:
-                plan, kernel = self._plan(variant.scheme), self.kernel(variant)
-                reason = self.backend.unsupported(plan, execution, include_head=self._include_head, kernel=kernel)
-            except (MethodError, UnsupportedError) as error:
-                reason = str(error)
-            self._misfits[variant] = reason
-        return self._misfits[variant]
-
-    def unquantized(self, scheme: Scheme) -> float:
-        """The share of all parameters that a scheme leaves in the model's dtype.
-
-        Raises:
-            UnsupportedError: if that is more than embeddings, norms, biases, routers and the head.
-        """
-        if scheme not in self._unquantized:
-            shares = self.backend.unquantized(self._plan(scheme), include_head=self._include_head)
-            self._unquantized[scheme] = sum(shares.values())
-        return self._unquantized[scheme]
 
     def measure(self, cell: Cell, test: str) -> Record:
         """The record of a cell: an earlier one if it is still valid, else a new one.
@@ -321,7 +165,7 @@ class Session:
                 does not hold the items, or the tokenizer lacks what the recipe needs.
             ValueError: if the model cannot be loaded.
         """
-        if (reason := self.misfit(cell.variant)) is not None:
+        if (reason := self.model.misfit(cell.variant)) is not None:
             raise UnsupportedError(reason)
         prepared = self.prepare(cell.task)
         if self.context is not None and prepared.longest > self.context:
@@ -339,7 +183,7 @@ class Session:
             items, seconds = self._evaluate(cell, prepared)
             result = prepared.summarize(items)
         except DataError as error:
-            raise UnsupportedError(f"{self._name} with {cell.task.name}: {error}") from error
+            raise UnsupportedError(f"{self.model.name} with {cell.task.name}: {error}") from error
         except ValueError as error:
             if record.subject.kernel and record.subject.kernel not in str(error):
                 raise ValueError(f"{error} (products by the kernel {record.subject.kernel})") from error
@@ -353,16 +197,19 @@ class Session:
             details=result.details,
             items=result.items,
             seconds=seconds,
-            weight_bytes=self.backend.weight_bytes(self._engine(cell.variant)),
-            unquantized=1.0 if cell.variant.execution is None else self.unquantized(cell.variant.scheme),
-            identity=self.identity(cell.variant),
+            weight_bytes=self.model.backend.weight_bytes(self.model.engine(cell.variant)),
+            unquantized=1.0 if cell.variant.execution is None else self.model.unquantized(cell.variant.scheme),
+            identity=self.model.identity(cell.variant),
             **fields,
         )
 
     def _evaluate(self, cell: Cell, prepared: Prepared) -> tuple[Items, float]:
         """What the variant's engine yields, and the seconds it took: once for tasks that differ in the metric alone."""
-        self._engine(cell.variant)  # What another one yielded is forgotten.
-        for earlier, items, seconds in self._evaluated:
+        variant, evaluated = self._evaluated
+        if variant != cell.variant:
+            evaluated = []
+            self._evaluated = cell.variant, evaluated
+        for earlier, items, seconds in evaluated:
             if prepared.yields_as(earlier):
                 return items, seconds
 
@@ -376,7 +223,7 @@ class Session:
         else:
             both, found = (prepared,), (prepared.evaluate(self._open(cell), progress),)
         seconds = time.perf_counter() - begin
-        self._evaluated += [(each, items, seconds) for each, items in zip(both, found, strict=True)]
+        evaluated += [(each, items, seconds) for each, items in zip(both, found, strict=True)]
         return found[both.index(prepared)], seconds
 
     def _text_and_drift(self, prepared: Prepared) -> tuple[Prepared, ...]:

@@ -19,7 +19,7 @@ from quantsuite.scheme import Variant
 from quantsuite.statistics import too_few
 
 if TYPE_CHECKING:
-    from quantsuite.session import Cell
+    from quantsuite.cells import Cell
 
 WAY_OUT = "--task layers names a layer that is not as planned; a requirement that is wrong is changed in its row"
 

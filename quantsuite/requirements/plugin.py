@@ -14,8 +14,8 @@ from quantsuite.options import RunOptions
 from quantsuite.refusal import refused
 
 if TYPE_CHECKING:
+    from quantsuite.cells import Cell
     from quantsuite.requirements.rows import Row
-    from quantsuite.session import Cell
 
 UNDECIDED = "quantsuite_undecided"
 """Under what a test's report carries what an interval did not decide."""
