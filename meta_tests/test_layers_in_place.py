@@ -112,7 +112,7 @@ def test_scales_that_are_rounded_without_a_word_are_found(models: LayerModels) -
 
 
 def test_a_kernel_that_raises_is_found_with_its_first_line(models: LayerModels) -> None:
-    message = "execution: RuntimeError: an illegal instruction"
+    message = "execution: raises.linear of [2, 512] raised RuntimeError: an illegal instruction"
     found = faults(models.check("tiny", "int8-row", "real", kernel="raises"))
     assert_each_begins(found, message)
     assert "\n" not in found[0]

@@ -14,6 +14,7 @@ from quantsuite.checks.in_place import Execute, PlacedLayer
 from quantsuite.checks.outcome import CheckFailure
 from quantsuite.engine import Engine, GenerateRequest, ScoreRequest
 from quantsuite.in_place import Placed
+from quantsuite.kernels.validation import KernelError
 from quantsuite.layer import UnsupportedError
 from quantsuite.metrics import Layers
 
@@ -117,6 +118,8 @@ class _Finding:
             self.fault = self.fault or f"{what}: {error}"
         except UnsupportedError:
             pass  # A shape that the kernel does not claim.
+        except KernelError as error:
+            self.fault = self.fault or f"execution: {error}"
         except Exception as error:
             first = (str(error).splitlines() or [""])[0]
             self.fault = self.fault or f"execution: {type(error).__name__}: {first}"
