@@ -32,6 +32,7 @@ from meta_tests.layer_steps import (
     reads,
     scale_of_first_token,
     scale_of_tensor,
+    scaled_where,
     scales_in_bf16,
     simulated_in_place_of_real,
     simulated_without_last,
@@ -106,7 +107,14 @@ FAULTS = [
     Fault(
         name="last column dropped of few tokens",
         plant=multiplies(x=without_last_where(lambda m: 1 < m <= 16)),
-        finds=PRODUCTS_OF,
+        finds=WEIGHTS,
+    ),
+    Fault(
+        name="activations written to", plant=multiplies(x=lambda x: x.mul_(1.0625)), finds="execution: a product of ["
+    ),
+    Fault(name="products of few tokens scaled", plant=multiplies(y=scaled_where(lambda m: 2 <= m <= 8)), finds=WEIGHTS),
+    Fault(
+        name="products of many tokens scaled", plant=multiplies(y=scaled_where(lambda m: m > 1024)), finds=PRODUCTS_OF
     ),
     Fault(name="columns beyond whole tiles dropped", plant=multiplies(x=whole_tiles_only(96)), finds=WEIGHTS),
     Fault(name="last row dropped", plant=multiplies(y=without_last_row), finds=WEIGHTS),

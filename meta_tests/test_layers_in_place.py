@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from transformers import PreTrainedModel
 
 from meta_tests.layer_faults import FAULTS, Fault
 from meta_tests.layer_kernels import KERNELS
@@ -22,9 +25,10 @@ from quantsuite.evaluate.layers import check_layers
 from quantsuite.kernels import ours, stored
 from quantsuite.kernels.registry import register, unregister
 from quantsuite.layer import UnsupportedError
+from quantsuite.linear import quantized
 from quantsuite.plan import LayerPlan, Plan
 from quantsuite.quantize import QuantizedTensor, dequantize, quantize
-from quantsuite.scheme import REFERENCE, Operand, Scheme, Variant
+from quantsuite.scheme import EXECUTIONS, REFERENCE, Execution, Operand, Scheme, Variant
 from quantsuite.session import Session
 from quantsuite.tasks import Sources
 from quantsuite.tasks.registry import select_tasks
@@ -69,6 +73,71 @@ def test_a_fault_of_one_layer_is_found_in_no_other(models: LayerModels, monkeypa
 def test_a_head_that_was_not_asked_for_is_found(models: LayerModels) -> None:
     found = models.check("tiny", "int8-row", "real", include_head=True, shown_head=False, only=("lm_head", FEW[0]))
     assert faults(found) == ["not as planned: is quantized to int8-row, the plan leaves it as it is"]
+
+
+def in_eight_bits(weight: torch.Tensor) -> torch.nn.Parameter:
+    return torch.nn.Parameter(
+        dequantize(quantize(weight, Operand.parse("int8-tensor")), weight.dtype), requires_grad=False
+    )
+
+
+def norms(model: PreTrainedModel) -> None:
+    model.model.norm.weight = in_eight_bits(model.model.norm.weight.detach())
+
+
+def embeddings(model: PreTrainedModel) -> None:
+    model.model.embed_tokens.weight = in_eight_bits(model.model.embed_tokens.weight.detach())
+
+
+def head(model: PreTrainedModel) -> None:
+    model.lm_head.weight = in_eight_bits(model.lm_head.weight.detach())
+
+
+def attention(model: PreTrainedModel) -> None:
+    model.model.layers[0].self_attn.scaling *= 1.01
+
+
+@pytest.mark.parametrize("execution", EXECUTIONS)
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (norms, "not as planned: has other values of weight than were loaded"),
+        (embeddings, "not as planned: has other values of weight than were loaded"),
+        (head, "not as planned: has other values of weight than were loaded"),
+        (attention, "not as planned: has scaling of 0."),
+    ],
+)
+def test_what_no_plan_names_stays_as_it_was_loaded(
+    change: Callable[[PreTrainedModel], None],
+    message: str,
+    execution: Execution,
+    models: LayerModels,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    @contextmanager
+    def meddled(*given: Any, **named: Any) -> Iterator[PreTrainedModel]:
+        with quantized(*given, **named) as model:
+            change(model)
+            yield model
+
+    monkeypatch.setattr("quantsuite.adapters.backend.quantized", meddled)
+    only = (FEW[0], "norm", "embed_tokens", "lm_head", "layers.0.self_attn")
+    assert_each_begins(faults(models.check("tiny", "int8-row", execution, only=only)), message)
+
+
+def test_layers_that_are_taken_for_routers_are_found(models: LayerModels, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("quantsuite.coverage._is_router", lambda path, *sizes: path.endswith("layers.0.mlp.gate_proj"))
+    found = models.check("tiny", "int8-row", "real", only=(FEW[0], "layers.0.mlp.gate_proj"))
+    assert faults(found) == ["not as planned: is a linear layer for which nothing is planned"]
+
+
+def test_a_plan_that_leaves_layers_of_a_scheme_out_is_found(
+    models: LayerModels, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = LayerPlan(scheme=REFERENCE)
+    monkeypatch.setattr(Plan, "layer", lambda plan, name: left if name.endswith("o_proj") else plan.default)
+    found = faults(models.check("tiny", "int8-row", "real", only=(FEW[0], "o_proj")))
+    assert_each_begins(found, "not as planned: is planned as bf16, the run says int8-row")
 
 
 def test_codes_other_than_a_method_chose_are_found(models: LayerModels, monkeypatch: pytest.MonkeyPatch) -> None:

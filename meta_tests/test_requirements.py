@@ -111,7 +111,7 @@ def test_each_kind_of_row_is_met_by_what_holds_and_missed_by_what_does_not(
 def test_what_is_missed_names_value_bound_reason_and_way_out_in_one_line() -> None:
     text = judged(row(loss="at most 0.002 ln PPL"), texts(0.006)).text
     assert text.startswith("int8-row-real world/document: loss +0.005") and "] ln PPL against bf16" in text
-    assert "required at most 0.002 ln PPL: it is so; --task layers" in text and "\n" not in text
+    assert "required at most 0.002 ln PPL: it is so; layers/in-place of the run" in text and "\n" not in text
 
 
 def test_what_is_undecided_says_how_many_items_would_decide() -> None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
-from quantsuite.coverage import Target, targets
+from quantsuite.coverage import Target, expert_counts, targets
 from quantsuite.experts import FusedExperts, QuantizedExperts
 from quantsuite.layer import QuantizedLinear
 from quantsuite.parts import RowParts
@@ -26,6 +26,8 @@ class Placed:
         bias: ``[N]`` or ``None``, as it was loaded.
         plan: how it is to be quantized.
         module: what multiplies in its place; ``None`` if nothing there can be told to be its own.
+        stray: of what no plan names, or is planned as its scheme does not say, why it is wrong; else empty.
+        is_matrix: whether a plan names it, or it is quantized all the same; else a norm, an embedding or the like.
     """
 
     name: str
@@ -33,12 +35,14 @@ class Placed:
     bias: Tensor | None
     plan: LayerPlan
     module: nn.Module | None
+    stray: str = ""
+    is_matrix: bool = True
 
 
 def placed(
     original: nn.Module, quantized: nn.Module, plan: Plan | Scheme, include_head: bool = False
 ) -> Iterator[Placed]:
-    """Every matrix that a plan may name, rows that it names one by one apart, and whatever else is quantized.
+    """Every matrix that a plan may name, rows that it names one by one apart, and whatever else is not as it was.
 
     Experts that the plan leaves fused are left out: none of their matrices has a place of its own.
 
@@ -49,24 +53,57 @@ def placed(
         include_head: whether the output head is quantized too.
     """
     plan, paths = as_plan(plan), set()
+    wanted = replace(plan.scheme, method=None, kv_cache=None)
     for target in targets(original, include_head):
         paths.add(target.path)
         module = _found(quantized, target.path)
-        if isinstance(target.part, FusedExperts):
-            yield from _experts(target, target.part, plan, module)
-        else:
-            yield from _layer(target, target.part, plan, module)
+        part = target.part
+        found = (
+            _experts(target, part, plan, module)
+            if isinstance(part, FusedExperts)
+            else _layer(target, part, plan, module)
+        )
+        for each in found:
+            other = not plan.layers and each.plan.scheme != wanted
+            yield replace(each, stray=f"is planned as {each.plan.scheme}, the run says {wanted}") if other else each
+    yield from _strays(original, quantized, paths, include_head)
 
-    yield from _unplanned(original, quantized, paths)
 
-
-def _unplanned(original: nn.Module, quantized: nn.Module, paths: set[str]) -> Iterator[Placed]:
-    """Matrices that are quantized where a plan can name none: embeddings, routers, a head that was not asked for."""
+def _strays(original: nn.Module, quantized: nn.Module, paths: set[str], include_head: bool) -> Iterator[Placed]:
+    """What is not as it was where a plan can name nothing, and linear layers that it could not name."""
+    head = None if include_head else getattr(original, "get_output_embeddings", lambda: None)()
+    routed = bool(expert_counts(original))
     for path, module in quantized.named_modules():
-        if isinstance(module, QuantizedLinear) and not any(f"{path}.".startswith(f"{each}.") for each in paths):
-            weight = getattr(_found(original, path), "weight", None)
-            weight = torch.zeros(module.out_features, module.in_features) if weight is None else weight.detach()
-            yield Placed(name=path, weight=weight, bias=None, plan=LayerPlan(scheme=REFERENCE), module=module)
+        if any(f"{path}.".startswith(f"{each}.") for each in paths):
+            continue
+        loaded = _found(original, path)
+        reason = _difference(loaded, module)
+        if not (reason or routed) and isinstance(loaded, nn.Linear) and loaded is not head:
+            reason = "is a linear layer for which nothing is planned"
+        if reason:
+            weight = getattr(loaded, "weight", None)
+            weight = torch.zeros(1, 1) if weight is None else weight.detach()
+            plan = LayerPlan(scheme=REFERENCE)
+            own = isinstance(module, QuantizedLinear)
+            yield Placed(name=path, weight=weight, bias=None, plan=plan, module=module, stray=reason, is_matrix=own)
+
+
+def _difference(loaded: nn.Module | None, module: nn.Module) -> str:
+    """How a module differs from the one that was loaded, in class, tensors or numbers of its own; empty if in none."""
+    if isinstance(module, QuantizedLinear):
+        return f"is quantized to {module.scheme}, the plan leaves it as it is"
+    if loaded is None or type(loaded) is not type(module):
+        return f"is a {type(module).__name__}, which was not loaded"
+    for name, tensor in (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)):
+        other = getattr(loaded, name, None)
+        if not isinstance(other, torch.Tensor) or other.dtype != tensor.dtype or other.shape != tensor.shape:
+            return f"has another {name} than was loaded"
+        if other.data_ptr() != tensor.data_ptr() and not torch.equal(other, tensor):
+            return f"has other values of {name} than were loaded"
+    for name, value in vars(module).items():
+        if isinstance(value, bool | int | float | str) and vars(loaded).get(name) != value:
+            return f"has {name} of {value!r}, not {vars(loaded).get(name)!r} as loaded"
+    return ""
 
 
 def _found(model: nn.Module, path: str) -> nn.Module | None:

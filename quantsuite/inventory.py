@@ -28,6 +28,8 @@ def identify(matrices: Iterable[Placed], parameters: int | None = None) -> Ident
     schemes, storage, kernels, decode = Counter[str](), Counter[str](), Counter[str](), Counter[str]()
     weights, bits = 0, 0.0
     for placed in matrices:
+        if not placed.is_matrix:
+            continue
         storage[_storage(placed)] += 1
         module, size = placed.module, placed.weight.numel()
         if not isinstance(module, QuantizedLinear):

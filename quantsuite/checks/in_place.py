@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import itertools
 import math
+import zlib
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -17,12 +19,12 @@ from torch import Tensor, nn
 
 from quantsuite.checks.layers import resident_limit, same_quantized
 from quantsuite.checks.nearest import SLACK, Nearest, check_nearest, values_of
-from quantsuite.checks.outcome import CheckFailure, compare, same
+from quantsuite.checks.outcome import CheckFailure, compare, same, unchanged
 from quantsuite.checks.summation import FLOAT32_BITS, exactly, half_ulp, right_operands, rounded, summation_error
 from quantsuite.in_place import Placed
 from quantsuite.kernels.protocol import accumulator_bits, rounds_scales
 from quantsuite.kernels.tensors import nbytes
-from quantsuite.layer import QuantizedLinear
+from quantsuite.layer import QuantizedLinear, UnsupportedError
 from quantsuite.quantize import QuantizedTensor, quantize
 from quantsuite.scheme import Execution
 
@@ -36,6 +38,12 @@ WHOLE = 1024
 """The most columns that are all read one by one."""
 DECODED = 4
 """Columns that are read by a product of one token."""
+FEW = (2, 5, 8, 16, 17, 64)
+"""Tokens of products that read as many columns: around the tiles of small batches."""
+MANY = (9, 128)
+"""Sequences and tokens of a product larger than any tile, and of more than 1,024 tokens."""
+WORK = 2**32
+"""The most multiply-adds of such a product."""
 ROUNDINGS_OF_RESULT = 3
 """To the input's dtype, the last of them with a bias: as :func:`quantsuite.bounds.bound_execution` says."""
 
@@ -68,7 +76,8 @@ class PlacedLayer:
 
     def __init__(self, placed: Placed, how: Execute) -> None:
         self.placed, self._how, self.factor = placed, how, 0.0
-        self._generator = torch.Generator().manual_seed(how.seed)
+        # Another draw for each matrix: a token that one leaves out is looked at in others.
+        self._generator = torch.Generator().manual_seed(how.seed + zlib.crc32(placed.name.encode()))
 
     @property
     def module(self) -> nn.Module:
@@ -100,6 +109,8 @@ class PlacedLayer:
         Raises:
             CheckFailure: if it is not.
         """
+        if self.placed.stray:
+            raise CheckFailure(self.placed.stray)
         scheme, module = self.placed.plan.scheme, self.module
         quantized = isinstance(module, QuantizedLinear)
         if scheme.weight is None:
@@ -212,8 +223,23 @@ class PlacedLayer:
             CheckFailure: if one does not.
             UnsupportedError: if the kernel takes no single token.
         """
-        few = self._columns[torch.randperm(len(self._columns), generator=self._generator)[: DECODED - 1]]
-        self._check_columns("one token at a time", torch.cat([few, self._columns[-1:]]).split(1))
+        few = self._few(DECODED)
+        self._check_columns("one token at a time", few.split(1))
+
+    def check_columns_of_few(self) -> None:
+        """That some do so in products of few tokens, for which kernels have tiles of their own.
+
+        Raises:
+            CheckFailure: if one does not.
+        """
+        for size in FEW:
+            with suppress(UnsupportedError):
+                self._check_columns(f"{size} tokens at a time", [self._few(size)])
+
+    def _few(self, size: int) -> Tensor:
+        """Columns at random, the last one among them."""
+        drawn = torch.randperm(len(self._columns), generator=self._generator)[: size - 1]
+        return torch.cat([self._columns[drawn], self._columns[-1:]])
 
     @cached_property
     def _columns(self) -> Tensor:
@@ -227,8 +253,9 @@ class PlacedLayer:
         for part in parts:
             x = placed.weight.new_zeros(len(part), placed.weight.shape[1])
             x[torch.arange(len(part)), part] = size
-            got.append(self.module(x)[:, self.rows])
             activations.append(self._tokens(x).values[torch.arange(len(part)), part, None])
+            with unchanged("the product", x):
+                got.append(self.module(x)[:, self.rows])
         activation = exactly(torch.cat(activations))
 
         slack = self.weight.open[:, columns].T * activation.values.abs()
@@ -307,6 +334,24 @@ class PlacedLayer:
         roundings = ROUNDINGS_OF_RESULT - (placed.bias is not None)
         factor = self._check_any(f"{case} [tokens, rows]", got, products, slack, roundings)
         self.factor = max(self.factor, factor)
+
+    def check_product_of_many(self, x: Tensor) -> None:
+        """That a product of more than a thousand tokens is as one of few.
+
+        Args:
+            x: ``[..., K]``, activations of a pass, which are repeated.
+
+        Raises:
+            CheckFailure: if it is not.
+        """
+        if self.placed.weight.numel() * math.prod(MANY) > WORK:
+            return
+        flat = x.reshape(-1, x.shape[-1])
+        rows = torch.arange(math.prod(MANY), device=x.device) % len(flat)
+        many = flat[rows].reshape(*MANY, -1)
+        with unchanged("the product", many):
+            y = self.module(many)
+        self.check_product(f"{math.prod(MANY)} tokens", many, y)
 
     def _tokens(self, x: Tensor) -> Nearest:
         """What activations are multiplied as, float64 ``[tokens, K]``."""

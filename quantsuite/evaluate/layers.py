@@ -134,10 +134,13 @@ class _Finding:
             ("bias", layer.check_bias),
             ("weights as multiplied", layer.check_columns),
             ("weights as multiplied", layer.check_columns_decoding),
+            ("weights as multiplied", layer.check_columns_of_few),
         ]
         for x, y in self.products:
             case = f"{x.numel() // x.shape[-1]} tokens"
             checks.append(("products of activations", partial(layer.check_product, case, x, y)))
+        if self.products:
+            checks.append(("products of activations", partial(layer.check_product_of_many, self.products[0][0])))
         for what, check in checks:
             if not self.fault:
                 with self._finding(what):
@@ -152,16 +155,21 @@ class _Finding:
         if (module := self._placed.module) is None:
             yield
             return
-        handle = module.register_forward_hook(self._watch)
+        handles = [module.register_forward_pre_hook(self._enter), module.register_forward_hook(self._watch)]
         try:
             yield
         finally:
-            handle.remove()
+            for handle in handles:
+                handle.remove()
+
+    def _enter(self, module: nn.Module, given: tuple[Any, ...]) -> None:
+        self._given = given[0].detach().clone()
 
     def _watch(self, module: nn.Module, given: tuple[Any, ...], y: Tensor) -> None:
-        if (x := given[0]).numel() == 0:
+        if (x := self._given).numel() == 0:
             return
-        # What comes after may write to either.
-        self.products.append((x.detach().clone(), y.detach().clone()))
+        if not torch.equal(x, given[0]) and bool(x.isfinite().all()):
+            self.fault = self.fault or f"execution: a product of {list(x.shape)} activations changed them"
+        self.products.append((x, y.detach().clone()))  # What comes after may write to it.
         kernel = module.kernel_for(x).name if getattr(module, "kernel", None) is not None else ""
         self._kernels.setdefault(kernel)

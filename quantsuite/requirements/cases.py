@@ -21,7 +21,10 @@ from quantsuite.statistics import too_few
 if TYPE_CHECKING:
     from quantsuite.cells import Cell
 
-WAY_OUT = "--task layers names a layer that is not as planned; a requirement that is wrong is changed in its row"
+WAY_OUT = (
+    "layers/in-place of the run names a layer that is not as planned; where it names none, look at larger batches and "
+    "at what is no layer; a requirement that is wrong is changed in its row"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
