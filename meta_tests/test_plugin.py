@@ -12,7 +12,7 @@ from quantsuite.reading import read_run
 from quantsuite.records import Record
 from quantsuite.runfile import write_run
 
-SMALL = ["--limit", "24", "--execution", "simulated", "--device", "cpu"]
+SMALL = ["--limit", "24", "--execution", "simulated", "--device", "cpu", "--task", "world/document,world-mmlu"]
 
 
 @pytest.fixture(scope="module")
