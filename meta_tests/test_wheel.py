@@ -38,7 +38,7 @@ def test_accuracy_runs_from_any_folder_with_the_embedded_models_baseline(site: P
     arguments = ["--scheme", "bf16", "--task", "world/document", "--output", "run.jsonl", "-p", "no:cacheprovider"]
     result = run_python(tmp_path, "pytest", "--pyargs", "quantsuite.accuracy", *arguments, "--gate=worse", path=(site,))
     assert "world/document" in result.stdout, result.stdout + result.stderr
-    assert "gate passed: 1 of 1 cells" in result.stdout and "74 of 75 cells; --gate-complete" in result.stdout
+    assert "gate passed: 1 of 1 cells" in result.stdout and "99 of 100 cells; --gate-complete" in result.stdout
     (record,) = read_run(tmp_path / "run.jsonl").records
     assert record.measured and str(site) not in record.test
     again = run_python(tmp_path, "quantsuite", "run", *arguments, path=(site,))
