@@ -97,7 +97,7 @@ def test_numbers_that_differ_by_another_platform_s_last_digit_are_read(kind: str
 
 
 def test_the_reviewed_baseline_is_read_and_its_numbers_are_those_of_its_items() -> None:
-    assert len(read_run(BASELINE, purpose="baseline").records) == 75
+    assert len(read_run(BASELINE, purpose="baseline").records) == 100
 
 
 @pytest.mark.parametrize("command", [["report"], ["gate", "--baseline", "bf16"]], ids=["report", "gate"])
