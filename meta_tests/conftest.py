@@ -1,13 +1,17 @@
 """Checkpoints on disk and models in memory for tests of the suite itself."""
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from transformers import PreTrainedModel
 
 from meta_tests.checkpoints import MIXTURES, PECULIAR, PLAIN, build_model, save_checkpoint
+from meta_tests.layer_kernels import KERNELS
+from meta_tests.layer_models import LayerModels
 from meta_tests.wheels import build_wheel, install
+from quantsuite.kernels.registry import register, unregister
 
 
 @pytest.fixture(scope="session", params=PLAIN)
@@ -31,6 +35,21 @@ def damageable(pristine_folder: Path, tmp_path: Path) -> Path:
 def model(request: pytest.FixtureRequest) -> PreTrainedModel:
     """A random float32 model, one architecture after the other."""
     return build_model((PLAIN | PECULIAR | MIXTURES)[request.param])
+
+
+@pytest.fixture(scope="session")
+def layer_models(tmp_path_factory: pytest.TempPathFactory) -> LayerModels:
+    return LayerModels(tmp_path_factory.mktemp("models"))
+
+
+@pytest.fixture
+def layer_kernels() -> Iterator[None]:
+    """Kernels of the checks in place, by their names."""
+    for kernel in KERNELS:
+        register(kernel)
+    yield
+    for kernel in KERNELS:
+        unregister(kernel)
 
 
 @pytest.fixture(scope="session")

@@ -126,7 +126,7 @@ def test_values_of_different_units_are_not_compared() -> None:
         ("scheme=int8-row", "has not two sides; write 'scheme=int8-row vs scheme=fp8-row'"),
         ("schema=int8-row vs scheme=fp8-row", "unknown field 'schema'; did you mean 'scheme'?"),
         ("int8-row vs fp8-row", "'int8-row' is not FIELD=VALUE; fields are task, "),
-        ("scheme=a scheme=b vs scheme=c", "'scheme' is named twice on one side; give one value"),
+        ("scheme=a scheme=b vs scheme=c", "'scheme' is named twice; give one value"),
         ("execution=real vs execution=real", "both sides are real; name what differs"),
         ("scheme='int8 vs scheme=fp8-row", "No closing quotation"),
     ],

@@ -13,7 +13,6 @@ import torch
 from transformers import PreTrainedModel
 
 from meta_tests.layer_faults import FAULTS, Fault
-from meta_tests.layer_kernels import KERNELS
 from meta_tests.layer_models import FEW, LayerModels, faults
 from meta_tests.plans import nudged
 from quantsuite.adapters.backend import TransformersBackend
@@ -23,7 +22,6 @@ from quantsuite.checks.nearest import check_nearest
 from quantsuite.checks.outcome import CheckFailure
 from quantsuite.evaluate.layers import check_layers
 from quantsuite.kernels import ours, stored
-from quantsuite.kernels.registry import register, unregister
 from quantsuite.layer import UnsupportedError
 from quantsuite.linear import quantized
 from quantsuite.plan import LayerPlan, Plan
@@ -37,19 +35,7 @@ ROOT = Path(__file__).parents[1]
 Q = "model.layers.0.self_attn.q_proj"
 STATIC = Scheme.parse("int8-row:int8-tensor-static")
 
-
-@pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> LayerModels:
-    return LayerModels(tmp_path_factory.mktemp("models"))
-
-
-@pytest.fixture(autouse=True)
-def kernels() -> Iterator[None]:
-    for kernel in KERNELS:
-        register(kernel)
-    yield
-    for kernel in KERNELS:
-        unregister(kernel)
+pytestmark = pytest.mark.usefixtures("layer_kernels")
 
 
 def assert_each_begins(found: list[str], beginning: str) -> None:
@@ -58,20 +44,22 @@ def assert_each_begins(found: list[str], beginning: str) -> None:
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
 def test_a_wrong_layer_is_found_by_its_cause(
-    fault: Fault, models: LayerModels, monkeypatch: pytest.MonkeyPatch
+    fault: Fault, layer_models: LayerModels, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fault.plant(monkeypatch)
-    assert_each_begins(faults(models.check(fault.model, fault.scheme, fault.execution)), fault.finds)
+    assert_each_begins(faults(layer_models.check(fault.model, fault.scheme, fault.execution)), fault.finds)
 
 
-def test_a_fault_of_one_layer_is_found_in_no_other(models: LayerModels, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fault_of_one_layer_is_found_in_no_other(layer_models: LayerModels, monkeypatch: pytest.MonkeyPatch) -> None:
     next(fault for fault in FAULTS if fault.name == "one linear unquantized").plant(monkeypatch)
-    found = models.check("tiny", "int8-row", "real")
+    found = layer_models.check("tiny", "int8-row", "real")
     assert [name for name, fault in zip(found.names, found.faults, strict=True) if fault] == [f"model.{FEW[2]}"]
 
 
-def test_a_head_that_was_not_asked_for_is_found(models: LayerModels) -> None:
-    found = models.check("tiny", "int8-row", "real", include_head=True, shown_head=False, only=("lm_head", FEW[0]))
+def test_a_head_that_was_not_asked_for_is_found(layer_models: LayerModels) -> None:
+    found = layer_models.check(
+        "tiny", "int8-row", "real", include_head=True, shown_head=False, only=("lm_head", FEW[0])
+    )
     assert faults(found) == ["not as planned: is quantized to int8-row, the plan leaves it as it is"]
 
 
@@ -110,7 +98,7 @@ def test_what_no_plan_names_stays_as_it_was_loaded(
     change: Callable[[PreTrainedModel], None],
     message: str,
     execution: Execution,
-    models: LayerModels,
+    layer_models: LayerModels,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     @contextmanager
@@ -121,44 +109,46 @@ def test_what_no_plan_names_stays_as_it_was_loaded(
 
     monkeypatch.setattr("quantsuite.adapters.backend.quantized", meddled)
     only = (FEW[0], "norm", "embed_tokens", "lm_head", "layers.0.self_attn")
-    assert_each_begins(faults(models.check("tiny", "int8-row", execution, only=only)), message)
+    assert_each_begins(faults(layer_models.check("tiny", "int8-row", execution, only=only)), message)
 
 
-def test_layers_that_are_taken_for_routers_are_found(models: LayerModels, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_layers_that_are_taken_for_routers_are_found(
+    layer_models: LayerModels, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("quantsuite.coverage._is_router", lambda path, *sizes: "layers.0.mlp.gate_proj" in path)
-    found = models.check("tiny", "int8-row", "real", only=(FEW[0], "layers.0.mlp.gate_proj"))
+    found = layer_models.check("tiny", "int8-row", "real", only=(FEW[0], "layers.0.mlp.gate_proj"))
     assert faults(found) == ["not as planned: is a linear layer for which nothing is planned"]
 
 
 def test_a_plan_that_leaves_layers_of_a_scheme_out_is_found(
-    models: LayerModels, monkeypatch: pytest.MonkeyPatch
+    layer_models: LayerModels, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     left = LayerPlan(scheme=REFERENCE)
     monkeypatch.setattr(Plan, "layer", lambda plan, name: left if name.endswith("o_proj") else plan.default)
-    found = faults(models.check("tiny", "int8-row", "real", only=(FEW[0], "o_proj")))
+    found = faults(layer_models.check("tiny", "int8-row", "real", only=(FEW[0], "o_proj")))
     assert_each_begins(found, "not as planned: is planned as bf16, the run says int8-row")
 
 
-def test_codes_other_than_a_method_chose_are_found(models: LayerModels, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_codes_other_than_a_method_chose_are_found(layer_models: LayerModels, monkeypatch: pytest.MonkeyPatch) -> None:
     int8 = Scheme.parse("int8-row")
-    weight = nudged(quantize(models.weight("tiny", Q), int8.weight))
+    weight = nudged(quantize(layer_models.weight("tiny", Q), int8.weight))
     plan = Plan(scheme=REFERENCE, layers={Q: LayerPlan(scheme=int8, weight=weight)})
-    assert faults(models.check("tiny", plan, "real", only=(Q,))) == []
+    assert faults(layer_models.check("tiny", plan, "real", only=(Q,))) == []
 
     def pack(quantized: QuantizedTensor, scheme: Scheme) -> stored.StoredWeight:
         return stored.pack_weight(dequantize(quantized), scheme)
 
     monkeypatch.setattr(ours._StoredProduct, "pack_quantized", staticmethod(pack))
     message = "codes and scales: is not what the method chose"
-    assert_each_begins(faults(models.check("tiny", plan, "real", only=(Q,))), message)
+    assert_each_begins(faults(layer_models.check("tiny", plan, "real", only=(Q,))), message)
 
 
-def test_a_static_scale_that_is_not_used_is_found(models: LayerModels, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_static_scale_that_is_not_used_is_found(layer_models: LayerModels, monkeypatch: pytest.MonkeyPatch) -> None:
     plan = Plan(scheme=REFERENCE, layers={Q: LayerPlan(scheme=STATIC, activation_scale=torch.tensor(0.07))})
-    assert faults(models.check("tiny", plan, "real", only=(Q,))) == []
+    assert faults(layer_models.check("tiny", plan, "real", only=(Q,))) == []
     dynamic = Operand.parse("int8-tensor")
     monkeypatch.setattr(ours, "_tokens", lambda x, packed, scale: quantize(x, dynamic))
-    assert_each_begins(faults(models.check("tiny", plan, "real", only=(Q,))), "products of activations: ")
+    assert_each_begins(faults(layer_models.check("tiny", plan, "real", only=(Q,))), "products of activations: ")
 
 
 def test_a_scale_other_than_was_given_is_found() -> None:
@@ -170,24 +160,24 @@ def test_a_scale_other_than_was_given_is_found() -> None:
         check_nearest(x, quantized, torch.arange(4), given_scale=2 * given)
 
 
-def test_another_kernel_than_the_run_names_is_found(models: LayerModels) -> None:
-    found = models.check("tiny", "int8-row", "real", kernel="rounds-scales", named="mine")
+def test_another_kernel_than_the_run_names_is_found(layer_models: LayerModels) -> None:
+    found = layer_models.check("tiny", "int8-row", "real", kernel="rounds-scales", named="mine")
     assert_each_begins(faults(found), "not as planned: is multiplied by rounds-scales, the run says mine")
 
 
-def test_scales_that_are_rounded_without_a_word_are_found(models: LayerModels) -> None:
-    assert_each_begins(faults(models.check("tiny", "int8-row", "real", kernel="rounds-silently")), "weights as")
+def test_scales_that_are_rounded_without_a_word_are_found(layer_models: LayerModels) -> None:
+    assert_each_begins(faults(layer_models.check("tiny", "int8-row", "real", kernel="rounds-silently")), "weights as")
 
 
-def test_a_kernel_that_raises_is_found_with_its_first_line(models: LayerModels) -> None:
+def test_a_kernel_that_raises_is_found_with_its_first_line(layer_models: LayerModels) -> None:
     message = "execution: raises.linear of [2, 512] raised RuntimeError: an illegal instruction"
-    found = faults(models.check("tiny", "int8-row", "real", kernel="raises"))
+    found = faults(layer_models.check("tiny", "int8-row", "real", kernel="raises"))
     assert_each_begins(found, message)
     assert "\n" not in found[0]
 
 
-def test_a_kernel_that_takes_no_single_token_is_checked_without(models: LayerModels) -> None:
-    found = models.check("tiny", "int8-row", "real", kernel="prefills")
+def test_a_kernel_that_takes_no_single_token_is_checked_without(layer_models: LayerModels) -> None:
+    found = layer_models.check("tiny", "int8-row", "real", kernel="prefills")
     assert faults(found) == []
     assert min(found.factors) > 0
 
@@ -203,27 +193,27 @@ def test_a_clipped_scale_that_is_not_the_best_is_found(name: str, fraction: floa
         check_nearest(weight, replace(worse, operand=operand), torch.arange(16))
 
 
-def test_an_engine_that_multiplies_by_none_of_its_layers_is_told(models: LayerModels) -> None:
-    backend, scheme = models.backend("tiny"), Scheme.parse("int8-row")
+def test_an_engine_that_multiplies_by_none_of_its_layers_is_told(layer_models: LayerModels) -> None:
+    backend, scheme = layer_models.backend("tiny"), Scheme.parse("int8-row")
     with backend.engine(REFERENCE, None) as reference, backend.engine(scheme, "real") as shown:
         matrices = backend.matrices(shown, scheme)[:1]
         with pytest.raises(ValueError, match="multiplied by none of the layers that it shows"):
             check_layers(reference, matrices, list(range(20)), Execute(execution="real"))
 
 
-def test_a_text_of_one_token_is_refused(models: LayerModels) -> None:
+def test_a_text_of_one_token_is_refused(layer_models: LayerModels) -> None:
     with pytest.raises(ValueError, match="1 token is no text to run the layers on; use a text of two tokens or more"):
-        models.check("tiny", REFERENCE, None, text="The")
+        layer_models.check("tiny", REFERENCE, None, text="The")
 
 
-def test_a_text_of_two_tokens_is_enough(models: LayerModels) -> None:
-    found = models.check("tiny", "int8-row", "real", text="The old")
+def test_a_text_of_two_tokens_is_enough(layer_models: LayerModels) -> None:
+    found = layer_models.check("tiny", "int8-row", "real", text="The old")
     assert faults(found) == [] and min(found.factors) > 0
 
 
-def test_a_model_without_linear_layers_is_refused(models: LayerModels) -> None:
+def test_a_model_without_linear_layers_is_refused(layer_models: LayerModels) -> None:
     with pytest.raises(ValueError, match="no linear layer that could be checked"):
-        models.check("tiny", REFERENCE, None, only=("no such layer",))
+        layer_models.check("tiny", REFERENCE, None, only=("no such layer",))
 
 
 class Hidden(TransformersBackend):

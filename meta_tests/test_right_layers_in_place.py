@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
-from meta_tests.layer_kernels import KERNELS
 from meta_tests.layer_models import TEXT, LayerModels, faults
 from meta_tests.layer_steps import half_up, packs
 from meta_tests.plans import nudged
 from quantsuite.checks.in_place import Execute
 from quantsuite.evaluate.layers import check_layers
-from quantsuite.kernels.registry import register, register_from, unregister
+from quantsuite.kernels.registry import register_from, unregister
 from quantsuite.plan import LayerPlan, Plan, name_rows
 from quantsuite.quantize import quantize
 from quantsuite.scheme import CATALOGUE, EXECUTIONS, REFERENCE, Execution, Scheme
@@ -32,59 +30,47 @@ EXOTIC = (
 )
 executions = pytest.mark.parametrize("execution", EXECUTIONS)
 
-
-@pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> LayerModels:
-    return LayerModels(tmp_path_factory.mktemp("models"))
-
-
-@pytest.fixture(autouse=True)
-def kernels() -> Iterator[None]:
-    for kernel in KERNELS:
-        register(kernel)
-    yield
-    for kernel in KERNELS:
-        unregister(kernel)
+pytestmark = pytest.mark.usefixtures("layer_kernels")
 
 
 @executions
 @pytest.mark.parametrize("scheme", [*map(str, CATALOGUE), *EXOTIC])
-def test_every_scheme_holds(scheme: str, execution: Execution, models: LayerModels) -> None:
-    assert faults(models.check("tiny", scheme, execution)) == []
+def test_every_scheme_holds(scheme: str, execution: Execution, layer_models: LayerModels) -> None:
+    assert faults(layer_models.check("tiny", scheme, execution)) == []
 
 
 @executions
 @pytest.mark.parametrize("scheme", ["int8-row", "int4-g32", "int8-row:int8-token", "fp8-row:fp8-token", "mxfp4:mxfp8"])
 @pytest.mark.parametrize("model", ["qwen2", "gpt2", "qwen3-moe", "qwen2-moe", "mixtral"])
-def test_every_architecture_holds(model: str, scheme: str, execution: Execution, models: LayerModels) -> None:
-    assert faults(models.check(model, scheme, execution)) == []
+def test_every_architecture_holds(model: str, scheme: str, execution: Execution, layer_models: LayerModels) -> None:
+    assert faults(layer_models.check(model, scheme, execution)) == []
 
 
 @executions
 @pytest.mark.parametrize("dtype", ["fp16", "fp32"])
 @pytest.mark.parametrize("scheme", ["int8-row", "fp8-g32", "int4-g32-asym", "int8-row:int8-token", "nvfp4"])
-def test_every_dtype_holds(scheme: str, dtype: str, execution: Execution, models: LayerModels) -> None:
-    assert faults(models.check("tiny", scheme, execution, dtype=dtype)) == []
-    assert faults(models.check("qwen2", scheme, execution, dtype=dtype, only=("0.self_attn.q_proj",))) == []
+def test_every_dtype_holds(scheme: str, dtype: str, execution: Execution, layer_models: LayerModels) -> None:
+    assert faults(layer_models.check("tiny", scheme, execution, dtype=dtype)) == []
+    assert faults(layer_models.check("qwen2", scheme, execution, dtype=dtype, only=("0.self_attn.q_proj",))) == []
 
 
 @pytest.mark.parametrize("model", ["tiny", "qwen2", "gpt2"])
-def test_a_model_as_it_was_loaded_holds(model: str, models: LayerModels) -> None:
-    assert faults(models.check(model, REFERENCE, None)) == []
+def test_a_model_as_it_was_loaded_holds(model: str, layer_models: LayerModels) -> None:
+    assert faults(layer_models.check(model, REFERENCE, None)) == []
 
 
 @executions
 @pytest.mark.parametrize("model", ["tied", "qwen2"])
-def test_a_head_that_was_asked_for_holds(model: str, execution: Execution, models: LayerModels) -> None:
-    found = models.check(model, "int8-row", execution, include_head=True)
+def test_a_head_that_was_asked_for_holds(model: str, execution: Execution, layer_models: LayerModels) -> None:
+    found = layer_models.check(model, "int8-row", execution, include_head=True)
     assert faults(found) == []
     assert "lm_head" in found.names
 
 
 @executions
-def test_plans_hold(execution: Execution, models: LayerModels) -> None:
+def test_plans_hold(execution: Execution, layer_models: LayerModels) -> None:
     """Chosen codes, static scales of a tensor and of groups, rows in parts, layers left as they are."""
-    weight = nudged(quantize(models.weight("tiny", Q), INT8.weight))
+    weight = nudged(quantize(layer_models.weight("tiny", Q), INT8.weight))
     scales = 0.02 + 0.1 * torch.rand(8, 1, generator=torch.Generator().manual_seed(0))
     layers = {
         Q: LayerPlan(scheme=INT8, weight=weight),
@@ -98,21 +84,21 @@ def test_plans_hold(execution: Execution, models: LayerModels) -> None:
             scheme=Scheme.parse("fp8-row:fp8-tensor-static"), activation_scale=torch.tensor(0.013)
         ),
     }
-    found = models.check("tiny", Plan(scheme=REFERENCE, layers=layers), execution, only=("",))
+    found = layer_models.check("tiny", Plan(scheme=REFERENCE, layers=layers), execution, only=("",))
     assert faults(found) == []
     assert set(layers) <= set(found.names)
 
 
 @pytest.mark.parametrize("kernel", ["reciprocal", "rounds-scales"])
 @pytest.mark.parametrize("model", ["tiny", "qwen2"])
-def test_a_kernel_of_other_roundings_holds(kernel: str, model: str, models: LayerModels) -> None:
-    assert faults(models.check(model, INT8, "real", kernel=kernel)) == []
+def test_a_kernel_of_other_roundings_holds(kernel: str, model: str, layer_models: LayerModels) -> None:
+    assert faults(layer_models.check(model, INT8, "real", kernel=kernel)) == []
 
 
-def test_the_kernel_of_the_example_holds(models: LayerModels) -> None:
+def test_the_kernel_of_the_example_holds(layer_models: LayerModels) -> None:
     (kernel,) = register_from(str(ROOT / "examples" / "kernel" / "my_kernel.py"))
     try:
-        assert faults(models.check("qwen2", INT8, "real", kernel=kernel.name)) == []
+        assert faults(layer_models.check("qwen2", INT8, "real", kernel=kernel.name)) == []
     finally:
         unregister(kernel)
 
@@ -120,29 +106,29 @@ def test_the_kernel_of_the_example_holds(models: LayerModels) -> None:
 @pytest.mark.parametrize(
     ("kernel", "scheme"), [("torch-int8pack", "int8-row"), ("torch-int-mm", "int8-row:int8-token")]
 )
-def test_kernels_of_torch_hold(kernel: str, scheme: str, models: LayerModels) -> None:
-    assert faults(models.check("tiny", scheme, "real", kernel=kernel)) == []
+def test_kernels_of_torch_hold(kernel: str, scheme: str, layer_models: LayerModels) -> None:
+    assert faults(layer_models.check("tiny", scheme, "real", kernel=kernel)) == []
 
 
-def test_ties_may_go_either_way(models: LayerModels, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ties_may_go_either_way(layer_models: LayerModels, monkeypatch: pytest.MonkeyPatch) -> None:
     packs(half_up)(monkeypatch)
-    assert faults(models.check("tiny", INT8, "real")) == []
+    assert faults(layer_models.check("tiny", INT8, "real")) == []
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-def test_threads_change_nothing(threads: int, models: LayerModels) -> None:
+def test_threads_change_nothing(threads: int, layer_models: LayerModels) -> None:
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        found = faults(models.check("tiny", INT8, "real"))
+        found = faults(layer_models.check("tiny", INT8, "real"))
     finally:
         torch.set_num_threads(before)
     assert found == []
 
 
 @pytest.mark.slow
-def test_a_compiled_layer_holds(models: LayerModels) -> None:
-    backend = models.backend("tiny")
+def test_a_compiled_layer_holds(layer_models: LayerModels) -> None:
+    backend = layer_models.backend("tiny")
     with backend.engine(INT8, "simulated") as engine:
         engine.model.get_submodule(Q).compile(dynamic=True)
         matrices = [placed for placed in backend.matrices(engine, INT8) if placed.name == Q]

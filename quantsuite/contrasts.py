@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import difflib
 import re
-import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from quantsuite.facets import FIELDS, KEY, PARTS, facets_of, place
+from quantsuite.facets import FIELDS, KEY, PARTS, facets_of, parse_fields, place
 from quantsuite.margins import Margins
 from quantsuite.pairs import Pair, compare_records, noise_floor
 from quantsuite.records import Record
@@ -174,23 +173,11 @@ def parse_contrast(text: str) -> Contrast:
     if len(sides) != 2:
         raise ContrastError(f"contrast {text!r} has not two sides; write 'scheme=int8-row vs scheme=fp8-row'")
     try:
-        reference, candidate = (Selector(fields=_fields(side)) for side in sides)
+        reference, candidate = (Selector(fields=parse_fields(side)) for side in sides)
         question = f"{candidate} against {reference}"
         return Contrast(name=slug(question), question=question, reference=reference, candidate=candidate)
     except ValueError as error:
         raise ContrastError(f"contrast {text!r}: {error}") from error
-
-
-def _fields(side: str) -> dict[str, str]:
-    found: dict[str, str] = {}
-    for word in shlex.split(side):
-        name, sign, value = word.partition("=")
-        if not sign:
-            raise ContrastError(f"{word!r} is not FIELD=VALUE; fields are {_KNOWN}")
-        if name in found:
-            raise ContrastError(f"{name!r} is named twice on one side; give one value")
-        found[name] = value
-    return found
 
 
 def slug(text: str) -> str:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Sequence
+
 from quantsuite import granularity as granularities
 from quantsuite.records import Record
 from quantsuite.scheme import EXECUTIONS, Scheme
@@ -22,6 +25,23 @@ CHOSEN = ("plan", "kernel")
 
 KEY = ("task", "scheme", "plan", "head", "execution", "kernel", "engine", "device", "dtype")
 """Fields that together tell any two records of a model apart."""
+
+
+def parse_fields(text: str, known: Sequence[str] = FIELDS) -> dict[str, str]:
+    """Fields and values of words such as ``format=int8 granularity=row``; a value with blanks stands in quotes.
+
+    Raises:
+        ValueError: if a word is no field and value, or a field is named twice.
+    """
+    found: dict[str, str] = {}
+    for word in shlex.split(text):
+        name, sign, value = word.partition("=")
+        if not sign:
+            raise ValueError(f"{word!r} is not FIELD=VALUE; fields are {', '.join(known)}")
+        if name in found:
+            raise ValueError(f"{name!r} is named twice; give one value")
+        found[name] = value
+    return found
 
 
 def scheme_facets(scheme: Scheme) -> dict[str, str]:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import difflib
 import re
-import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from quantsuite.facets import PARTS, scheme_facets
+from quantsuite.facets import PARTS, parse_fields, scheme_facets
 from quantsuite.formats import FORMATS
 from quantsuite.granularity import parse_granularity
 from quantsuite.scheme import BLOCK_FORMATS, EXECUTIONS, REFERENCE_NAME, Scheme, Variant
@@ -73,15 +72,7 @@ class SchemePattern:
     @property
     def fields(self) -> dict[str, str]:
         """The fields that are named; empty but for a pattern of fields."""
-        found: dict[str, str] = {}
-        for word in shlex.split(self.text) if "=" in self.text else ():
-            name, sign, value = word.partition("=")
-            if not sign:
-                raise ValueError(f"{word!r} is not FIELD=VALUE; fields are {', '.join(FIELDS)}")
-            if name in found:
-                raise ValueError(f"{name!r} is named twice; give one value")
-            found[name] = value
-        return found
+        return parse_fields(self.text, FIELDS) if "=" in self.text else {}
 
     @property
     def named(self) -> set[str]:
