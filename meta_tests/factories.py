@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from quantsuite.metrics import Choices, Divergences, Items, Perplexities, metric
+from quantsuite.metrics import Choices, Divergences, Items, Layers, Perplexities, metric
 from quantsuite.records import (
     Dataset,
     Environment,
@@ -22,6 +22,7 @@ PERPLEXITY = TaskLabel(name="world/document", version=1, metric="document perple
 DIRECT = TaskLabel(name="world-mmlu/direct", version=1, metric="accuracy")
 GENERATE = TaskLabel(name="world-mmlu/generate", version=1, metric="accuracy")
 DRIFT = TaskLabel(name="world/drift", version=1, metric="divergence")
+LAYERS = TaskLabel(name="layers/in-place", version=1, metric="layers in place")
 GRANULARITIES = ("tensor", "row", "g512", "g256", "g128", "g64")
 GROUPS = ("botany", "geography", "history", "optics")
 
@@ -198,3 +199,16 @@ def matrix(model: str = "tiny", *, texts: int = 200, questions: int = 1000, dama
             ),
         ]
     return records
+
+
+def layers(faults: dict[int, str], count: int = 8) -> Record:
+    """Of a real scheme of which some matrices are wrong, by number; the last is multiplied by another kernel."""
+    items = Layers(
+        names=[f"layers.{index}.up_proj" for index in range(count)],
+        factors=[0.25 + index / 100 for index in range(count)],
+        bits=[8.0] * (count - 1) + [8.25],
+        kernels=["ours-codes"] * (count - 1) + ["ours-int32"],
+        faults=[faults.get(index, "") for index in range(count)],
+    )
+    reason = f"{len(faults)} of {count} layers: layers.{min(faults)}.up_proj: {faults[min(faults)]}" if faults else None
+    return record(LAYERS, "int8-row", "real", items=items, outcome="failed" if faults else "passed", reason=reason)

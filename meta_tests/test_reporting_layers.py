@@ -6,27 +6,12 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from meta_tests.factories import record
+from meta_tests.factories import layers
 from quantsuite.margins import Margins
-from quantsuite.metrics import Layers
-from quantsuite.records import Record, Run, TaskLabel
+from quantsuite.records import Record, Run
 from quantsuite.reporting import scheme_line, terminal_summary, write_report
 
-TASK = TaskLabel(name="layers/in-place", version=1, metric="layers in place")
 MARGINS = Margins()
-
-
-def layers(faults: dict[int, str], count: int = 8) -> Record:
-    """A real scheme of which some matrices are wrong; the last is multiplied by another kernel."""
-    items = Layers(
-        names=[f"layers.{index}.up_proj" for index in range(count)],
-        factors=[0.25 + index / 100 for index in range(count)],
-        bits=[8.0] * (count - 1) + [8.25],
-        kernels=["ours-codes"] * (count - 1) + ["ours-int32"],
-        faults=[faults.get(index, "") for index in range(count)],
-    )
-    reason = f"{len(faults)} of {count} layers: layers.{min(faults)}.up_proj: {faults[min(faults)]}" if faults else None
-    return record(TASK, "int8-row", "real", items=items, outcome="failed" if faults else "passed", reason=reason)
 
 
 def markdown(found: Record, folder: Path) -> str:

@@ -9,7 +9,7 @@ import pytest
 
 from meta_tests import factories
 from meta_tests.command import ROOT
-from meta_tests.factories import DIRECT, DRIFT, PERPLEXITY, changed_choices, changed_perplexities, record
+from meta_tests.factories import DIRECT, DRIFT, PERPLEXITY, changed_choices, changed_perplexities, layers, record
 from quantsuite.cells import Cell
 from quantsuite.margins import Margins
 from quantsuite.options import RunOptions
@@ -124,6 +124,11 @@ def test_of_too_few_items_nothing_is_decided() -> None:
     finding = judged(row(loss="at most 0.002 ln PPL"), texts(5.0, count=9))
     assert finding.status == "undecided" and finding.items is None
     assert "too few documents: 9, an interval takes 10" in finding.text
+
+
+@pytest.mark.parametrize(("least", "status"), [(100, "met"), (0, "met"), (100.5, "missed")])
+def test_of_layers_that_were_all_looked_at_a_share_is_decided(least: float, status: str) -> None:
+    assert judged(row(value=f"at least {least} %", task="layers/in-place"), [layers({})]).status == status
 
 
 @pytest.mark.parametrize(
@@ -251,6 +256,7 @@ def read(path: Path) -> None:
         (ROW + 'loss = "under 3"', "row name: loss: 'under 3' is no bound; write for example 'at most 0.002 ln PPL'"),
         (ROW + 'loss = "at most 3"', "'at most 3' is no bound"),
         (ROW + 'loss = "at most 1 point and at most 2 points"', "says 'at most' twice"),
+        (ROW + 'loss = "at least 2 points and at most 1 point"', "holds for nothing: 2 is more than 1; exchange them"),
         (ROW + 'value = "at most the margin"', "row name: value: the margin is one of losses"),
         (ROW + 'difference = "at least 1 point"', "row name: difference: it is a size"),
         (ROW + 'value = "at most 1 nats"\nagainst = "w4"', "row name: against: a value is compared with nothing"),

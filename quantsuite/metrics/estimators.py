@@ -91,6 +91,15 @@ class Proportion:
         return Change(interval=interval, p_value=mcnemar(lost, gained), lost=lost, gained=gained)
 
 
+@dataclass(frozen=True)
+class Census(Proportion):
+    """The share of all that there is, of which nothing was drawn: its interval is its value."""
+
+    def interval(self, outcomes: Sequence[float], units: Sequence[float]) -> Interval:
+        share = self.value(outcomes, units)
+        return Interval(estimate=share, low=share, high=share)
+
+
 def flips(reference: Sequence[float], candidate: Sequence[float]) -> tuple[int, int]:
     """Items right before and wrong now, and wrong before and right now."""
     pairs = list(zip(reference, candidate, strict=True))

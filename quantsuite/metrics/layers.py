@@ -9,7 +9,7 @@ import msgspec
 
 from quantsuite.metrics.checks import check_lengths, check_range
 from quantsuite.metrics.definition import InWords, Metric
-from quantsuite.metrics.estimators import Proportion
+from quantsuite.metrics.estimators import Census
 from quantsuite.metrics.scale import percentage
 
 
@@ -57,7 +57,7 @@ LAYERS = Metric(
     name="layers in place",
     items=Layers,
     outcomes=lambda items: [not fault for fault in items.faults],
-    estimator=Proportion(),
+    estimator=Census(),
     unit="layers as planned",
     better="higher",
     noun="matrices",

@@ -71,6 +71,12 @@ def parse_bounds(text: str) -> tuple[Bound, ...]:
         found.append(Bound(side=match[1], size=size, unit=match[4] or ""))
     if len({bound.side for bound in found}) < len(found):
         raise ValueError(f"{text!r} says {found[0].side!r} twice; keep one")
+    sizes = {bound.side: bound.size for bound in found if bound.size is not None}
+    alike = len({bound.unit.removesuffix("s") for bound in found}) == 1
+    if alike and len(sizes) == 2 and sizes["at least"] > sizes["at most"]:
+        raise ValueError(
+            f"{text!r} holds for nothing: {sizes['at least']:g} is more than {sizes['at most']:g}; exchange them"
+        )
     return tuple(found)
 
 
