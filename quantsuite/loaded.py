@@ -7,7 +7,7 @@ from contextlib import ExitStack
 
 from quantsuite.engine import Backend, Engine, open_backend
 from quantsuite.engine.registry import close_backend
-from quantsuite.evaluate.engines import Held
+from quantsuite.evaluate.engines import Deferred, Held
 from quantsuite.in_place import Placed
 from quantsuite.inventory import identify
 from quantsuite.kernels.user import UserKernels
@@ -57,6 +57,8 @@ class LoadedModel:
         self._misfits: dict[Variant, str | None] = {}
         self._unquantized: dict[Scheme, float] = {}
         self._current: tuple[Variant, Engine] | None = None
+        self._held: Held | None = None
+        self._simulated: tuple[Scheme, Held] | None = None
         self._identities: dict[Variant, Identity | None] = {}
         self._current_stack, self._reference_stack = ExitStack(), ExitStack()
         self._open_reference: Engine | None = None
@@ -86,13 +88,15 @@ class LoadedModel:
         """Leave the engines that are open, and let the model go."""
         self._leave()
         self._reference_stack.close()
-        self._open_reference = None
+        self._open_reference = self._simulated = None
         if self._opened is not None and not isinstance(self._opened, Exception):
             close_backend(self._opened)
 
     def _leave(self) -> None:
         self._current_stack.close()
-        self._current = None
+        if self._held is not None and self._current is not None and self._current[0].execution == "simulated":
+            self._simulated = self._current[0].scheme, self._held
+        self._current = self._held = None
         self._identities.clear()
 
     def engine(self, variant: Variant) -> Engine:
@@ -103,6 +107,13 @@ class LoadedModel:
             opened = self.backend.engine(plan, variant.execution, include_head=self.include_head, kernel=kernel)
             self._current = variant, self._current_stack.enter_context(opened)
         return self._current[1]
+
+    def held(self, variant: Variant) -> Engine:
+        """The engine of a variant with the rows that it gave kept, as far as they fit."""
+        engine = self.engine(variant)
+        if self._held is None:
+            self._held = Held(engine)
+        return self._held
 
     @property
     def kernel_names(self) -> dict[str, list[str]]:
@@ -132,6 +143,8 @@ class LoadedModel:
     def simulated(self, variant: Variant) -> Engine:
         """The engine of a real variant's scheme in simulated execution, beside the variant's own, until that is left.
 
+        Rows that the scheme's simulated execution gave before are given again; only for others is it opened.
+
         Raises:
             UnsupportedError: if the variant is not real, or the scheme cannot be simulated.
         """
@@ -142,7 +155,10 @@ class LoadedModel:
             raise UnsupportedError(f"{simulated.label}: {reason}")
         plan = self.plan(variant.scheme)
         opened = self.backend.engine(plan, "simulated", include_head=self.include_head, kernel=None)
-        return self._current_stack.enter_context(opened)
+        engine = Deferred(lambda: self._current_stack.enter_context(opened))
+        if self._simulated is None or self._simulated[0] != variant.scheme:
+            return engine
+        return self._simulated[1].over(engine)
 
     def matrices(self, variant: Variant) -> Sequence[Placed] | None:
         """What stands for each matrix of the model in a variant's engine; ``None`` if the engine does not show it."""

@@ -21,7 +21,7 @@ class Pair:
 
 
 def noise_floor(record: Record, records: Iterable[Record]) -> float | None:
-    """The reference's distance from itself in a run, which rounds in another order; ``None`` if it has none.
+    """The reference's distance from itself on the same items, which rounds in another order; ``None`` if it has none.
 
     Args:
         record: of a metric whose values are distances from the reference.
@@ -30,7 +30,8 @@ def noise_floor(record: Record, records: Iterable[Record]) -> float | None:
     if not record.metric.of_reference:
         return None
     key = record.key.reference
-    return next((each.value for each in records if each.measured and each.key == key), None)
+    found = (each for each in records if each.measured and each.key._replace(task=key.task) == key)
+    return next((each.value for each in found if (each.metric, each.dataset) == (record.metric, record.dataset)), None)
 
 
 def compare_records(

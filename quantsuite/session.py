@@ -107,7 +107,7 @@ class Session:
 
     def _compared(self, variant: Variant, against: Against = "reference") -> Opened:
         """The engine of a variant beside the one that its predictions are compared with."""
-        engine = self.model.engine(variant)
+        engine = self.model.held(variant)
         if against == "simulated":
             return Opened(reference=self.model.simulated(variant), engine=engine)
         return Opened(reference=self.model.reference(), engine=engine, is_reference=variant.execution is None)

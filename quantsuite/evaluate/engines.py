@@ -1,9 +1,10 @@
-"""Engines around another one: the same model, with its rows kept, or asked in another order."""
+"""Engines around another one: the same model, with its rows kept, asked in another order, or opened when asked."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import cached_property
 
 from quantsuite.engine import Engine, GenerateRequest, Rows, ScoreRequest, ScoreResult
 
@@ -52,6 +53,26 @@ class Held(_Around):
         if kept is not None and all(isinstance(request.want, Rows) for request in asked):
             self._held[asked] = kept
             self._elements += elements
+
+    def over(self, engine: Engine) -> Held:
+        """The rows that were kept, before an engine of the same model that is asked for others."""
+        held = Held(engine)
+        held._held, held._elements = self._held, self._elements
+        return held
+
+
+class Deferred(_Around):
+    """An engine that is opened when it is first asked."""
+
+    def __init__(self, open_engine: Callable[[], Engine]) -> None:
+        self._open = open_engine
+
+    @cached_property
+    def _engine(self) -> Engine:
+        return self._open()
+
+    def score(self, requests: Sequence[ScoreRequest]) -> Iterator[ScoreResult]:
+        return self._engine.score(requests)
 
 
 class OneByOne(_Around):

@@ -100,7 +100,7 @@ def analyse(records: Sequence[Record], margins: Margins, contrasts: Sequence[Con
     """
     models, seen = [], set()
     for title, own in by_model(records).items():
-        metrics = tuple(_analyse_metric(group, margins) for group in by_metric(own))
+        metrics = tuple(_analyse_metric(group, margins, own) for group in by_metric(own))
         found = contrasts_of(own, [each for each in (*contrasts, *STANDARD) if not each.crosses_settings], margins)
         model = own[0].subject.model
         if model not in seen:
@@ -148,8 +148,8 @@ def by_metric(records: Sequence[Record]) -> list[list[Record]]:
     return [[record for record in records if record.task.name == name] for name in names]
 
 
-def _analyse_metric(records: Sequence[Record], margins: Margins) -> MetricAnalysis:
-    rows = ranked(rows_of(records, margins))
+def _analyse_metric(records: Sequence[Record], margins: Margins, run: Sequence[Record]) -> MetricAnalysis:
+    rows = ranked(rows_of(records, margins, run))
     return MetricAnalysis(
         task=records[0].task,
         metric=records[0].metric,

@@ -16,7 +16,7 @@ def answers(model: ModelAnalysis) -> tuple[Answer, Answer]:
 
 def floor_sentence(metric: MetricAnalysis) -> str | None:
     """How far bf16 is from the text's known entropy, or from itself, where that is known."""
-    if noise := noise_floor_sentence([row.record for row in metric.rows]):
+    if noise := noise_floor_sentence(metric.metric, metric.rows[0].floor):
         return f"{capital(noise)}; what is nearer to each other shares a rank."
     details = next((row.record.details for row in metric.rows if row.record.subject.is_reference), {})
     if "bits_per_byte" not in details or "floor_bits_per_byte" not in details:

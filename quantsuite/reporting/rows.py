@@ -39,6 +39,7 @@ class Row:
         rank: among the records that can be compared, 1 the best; shared where not distinguishable.
         weight_ratio: weight bytes over those of the reference.
         note: why a number is missing, or what else is to be known.
+        floor: the noise floor of a distance from the reference; ``None`` where it was not measured.
     """
 
     record: Record
@@ -47,6 +48,7 @@ class Row:
     rank: int | None = None
     weight_ratio: float | None = None
     note: str | None = None
+    floor: float | None = None
 
     @property
     def label(self) -> str:
@@ -74,10 +76,17 @@ def facet(row: Row, field: str) -> str:
     return facets_of(row.record)[field]
 
 
-def rows_of(records: Sequence[Record], margins: Margins) -> list[Row]:
-    """One row a record of one model and metric, compared with the model's reference but not ranked."""
+def rows_of(records: Sequence[Record], margins: Margins, run: Sequence[Record] = ()) -> list[Row]:
+    """One row a record of one model and task, compared with the model's reference but not ranked.
+
+    Args:
+        records: of the task.
+        margins: the losses that count as none.
+        run: all records of the model, one of which may hold the noise floor.
+    """
     reference = next((record for record in records if record.subject.is_reference), None)
-    return [_row(record, reference, margins) for record in records]
+    floor = noise_floor(records[0], run or records)
+    return [replace(_row(record, reference, margins), floor=floor) for record in records]
 
 
 def _row(record: Record, reference: Record | None, margins: Margins) -> Row:
@@ -146,8 +155,7 @@ def _ranks(rows: Sequence[Row]) -> list[int | None]:
     ]
     items = [rows[index].record.items for index in chosen]
     try:
-        floor = noise_floor(rows[0].record, [row.record for row in rows])
-        found = shared_ranks(rows[0].record.metric, items, floor=floor) if len(items) > 1 else []
+        found = shared_ranks(rows[0].record.metric, items, floor=rows[0].floor) if len(items) > 1 else []
     except ValueError:
         return ranks
     for index, rank in zip(chosen, found, strict=False):

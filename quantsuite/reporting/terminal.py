@@ -119,13 +119,12 @@ def terminal_summary(records: Sequence[Record], margins: Margins, contrasts: Seq
     parts: list[RenderableType] = []
     for model, own in by_model(records).items():
         metrics = tuple(
-            (group[0].task.name, group[0].metric, tuple(rows_of(group, margins))) for group in by_metric(own)
+            (group[0].task.name, group[0].metric, tuple(rows_of(group, margins, own))) for group in by_metric(own)
         )
         parts.append(_ModelSummary(model, metrics))
-        for group in by_metric(own):
-            parts += [
-                Text(f"{group[0].task.name}: {noise}", style="dim") for noise in [noise_floor_sentence(group)] if noise
-            ]
+        for name, metric, rows in metrics:
+            if noise := noise_floor_sentence(metric, rows[0].floor):
+                parts.append(Text(f"{name}: {noise}", style="dim"))
         parts += [Text(f"unquantized: {share}", style="dim") for share in unique(map(unquantized_share, own)) if share]
     legend = f"{CONFIDENCE:.0%} intervals"
     if shown := margins_of((record.metric for record in records), margins):

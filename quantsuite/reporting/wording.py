@@ -7,7 +7,6 @@ from collections.abc import Iterable, Sequence
 from quantsuite.margins import Margins
 from quantsuite.metrics import Metric
 from quantsuite.metrics.scale import MISSING
-from quantsuite.pairs import noise_floor
 from quantsuite.records import Record
 from quantsuite.scheme import REFERENCE_NAME
 
@@ -55,15 +54,14 @@ def margins_of(metrics: Iterable[Metric], margins: Margins) -> str:
     return ", ".join(dict.fromkeys(shown))
 
 
-def noise_floor_sentence(records: Sequence[Record]) -> str | None:
-    """The reference's distance from itself, of records of one task whose values are distances from it."""
-    if not records[0].metric.of_reference:
+def noise_floor_sentence(metric: Metric, floor: float | None) -> str | None:
+    """The reference's distance from itself, of a metric whose values are distances from it."""
+    if not metric.of_reference:
         return None
-    floor = noise_floor(records[0], records)
     if floor is None:
         return f"noise floor: not measured; add {REFERENCE_NAME} to --scheme"
-    unit = records[0].metric.unit
-    return f"noise floor: {floor:.2g} {unit} ({REFERENCE_NAME} against itself, one sequence at a time in another order)"
+    how = f"{REFERENCE_NAME} against itself, one sequence at a time in another order"
+    return f"noise floor: {floor:.2g} {metric.unit} ({how})"
 
 
 def capital(text: str) -> str:

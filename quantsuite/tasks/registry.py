@@ -72,7 +72,7 @@ def default_tasks(model: str, context: int | None) -> list[Task]:
     Of WikiText-2's recipes the first of those of 2,048 tokens, 512 tokens, and any number that the context holds.
     """
     if model in EMBEDDED:
-        return select_tasks(["layers", "world/document", "world/drift", "world-mmlu"])
+        return select_tasks(["layers", "world/document", "world/drift", "world/execution-drift", "world-mmlu"])
     recipes = (shipped_tasks()[f"wikitext2/{name}"] for name in ("window2048", "chunk512", "document"))
     text = next(task for task in recipes if context is None or task.context <= context)
     drift = [] if context is not None and shipped_tasks()["wikitext2/drift"].context > context else ["wikitext2/drift"]
