@@ -34,6 +34,7 @@ from meta_tests.layer_steps import (
     scale_of_tensor,
     scaled_where,
     scales_in_bf16,
+    shares_outputs,
     simulated_in_place_of_real,
     simulated_without_last,
     some_rows_scaled_as_the_next,
@@ -50,6 +51,7 @@ from meta_tests.layer_steps import (
     without_last,
     without_last_row,
     without_last_where,
+    without_partial_tile,
     zero_points,
 )
 from quantsuite.scheme import Execution
@@ -116,6 +118,10 @@ FAULTS = [
     Fault(
         name="products of many tokens scaled", plant=multiplies(y=scaled_where(lambda m: m > 1024)), finds=PRODUCTS_OF
     ),
+    Fault(name="tokens beyond whole tiles of 64 lost", plant=multiplies(y=without_partial_tile(64)), finds=WEIGHTS),
+    Fault(name="tokens beyond whole tiles of 128 lost", plant=multiplies(y=without_partial_tile(128)), finds=WEIGHTS),
+    Fault(name="outputs in one buffer", plant=shares_outputs, finds=f"{PRODUCTS_OF}a product after later ones"),
+    Fault(name="activations in float16", plant=multiplies(x=lambda x: x.half().to(x.dtype)), finds=WEIGHTS),
     Fault(name="columns beyond whole tiles dropped", plant=multiplies(x=whole_tiles_only(96)), finds=WEIGHTS),
     Fault(name="last row dropped", plant=multiplies(y=without_last_row), finds=WEIGHTS),
     Fault(name="tensor scale as row scale", plant=packs(scale_of_tensor), finds=CODES),

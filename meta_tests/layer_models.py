@@ -14,7 +14,7 @@ from quantsuite.checks.in_place import Execute
 from quantsuite.evaluate.layers import check_layers
 from quantsuite.metrics import Layers
 from quantsuite.plan import Plan
-from quantsuite.scheme import Execution, Scheme
+from quantsuite.scheme import REFERENCE, Execution, Scheme
 
 TEXT = "The old lighthouse stood at the edge of the sea, and every evening its keeper climbed the stairs. " * 4
 FEW = ("layers.0.self_attn.k_proj", "layers.1.self_attn.k_proj", "layers.1.self_attn.v_proj")
@@ -79,7 +79,9 @@ class LayerModels:
             shown = backend.matrices(engine, plan, include_head=include_head if shown_head is None else shown_head)
             chosen = [placed for placed in shown if placed.name.endswith(only)]
             how = Execute(execution=execution, kernel=named or kernel)
-            return check_layers(engine, chosen, backend.tokenizer(text)["input_ids"], how)
+            tokens = backend.tokenizer(text)["input_ids"]
+            with backend.engine(REFERENCE, None) as reference:
+                return check_layers(engine, chosen, tokens, how, reference=reference)
 
 
 def faults(layers: Layers) -> list[str]:

@@ -74,6 +74,23 @@ def multiplies(
     return plant
 
 
+def shares_outputs(patch: MonkeyPatch) -> None:
+    """Products of one shape are written to one buffer."""
+    buffers: dict[tuple[int, ...], Tensor] = {}
+    multiplies(y=lambda y: buffers.setdefault(tuple(y.shape), torch.empty_like(y)).copy_(y))(patch)
+
+
+def without_partial_tile(tile: int) -> Callable[[Tensor], Tensor]:
+    """Results of the tokens beyond the last whole tile are lost, where there are more than one tile's."""
+
+    def change(y: Tensor) -> Tensor:
+        flat = y.reshape(-1, y.shape[-1])
+        rest = len(flat) % tile if len(flat) > tile else 0
+        return torch.cat([flat[: len(flat) - rest], torch.zeros_like(flat[:rest])]).reshape(y.shape)
+
+    return change
+
+
 def places(change: Callable[[Target, nn.Module], nn.Module]) -> Plant:
     """Another module stands in the place of a layer."""
 

@@ -189,6 +189,20 @@ def test_a_cell_without_items_fails_with_its_own_reason(outcome: Outcome) -> Non
     assert failures(gate([missing], [cell(CHOICES)])) == [("not measured", f"{outcome}: no dataset")]
 
 
+def test_a_cell_that_failed_its_own_test_fails_with_its_items() -> None:
+    failed = cell(CHOICES, reason="it is no number")
+    assert failures(gate([replaced(failed, outcome="failed")], [failed])) == [
+        ("not measured", "failed: it is no number")
+    ]
+
+
+def test_layers_are_held_to_their_own_test() -> None:
+    right, wrong = factories.layers({}), factories.layers({3: "a fault"})
+    records = [cell(CHOICES), right]
+    assert gate(records, records).passed
+    assert failures(gate([cell(CHOICES), wrong], records))[0][0] == "not measured"
+
+
 def test_a_baseline_without_items_fails() -> None:
     baseline = cell(None, outcome="skipped", reason="no dataset")
     expected = [("not measured", "the baseline itself: skipped: no dataset")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -24,7 +25,8 @@ from quantsuite.evaluate.layers import check_layers
 from quantsuite.kernels import ours, stored
 from quantsuite.layer import UnsupportedError
 from quantsuite.linear import quantized
-from quantsuite.plan import LayerPlan, Plan
+from quantsuite.parts import RowParts
+from quantsuite.plan import LayerPlan, Plan, name_rows
 from quantsuite.quantize import QuantizedTensor, dequantize, quantize
 from quantsuite.scheme import EXECUTIONS, REFERENCE, Execution, Operand, Scheme, Variant
 from quantsuite.session import Session
@@ -84,6 +86,14 @@ def attention(model: PreTrainedModel) -> None:
     model.model.layers[0].self_attn.scaling *= 1.01
 
 
+def hooked(model: PreTrainedModel) -> None:
+    model.model.norm.register_forward_hook(lambda module, given, y: 1.01 * y)
+
+
+def overridden(model: PreTrainedModel) -> None:
+    model.model.norm.forward = torch.nn.Identity()
+
+
 @pytest.mark.parametrize("execution", EXECUTIONS)
 @pytest.mark.parametrize(
     ("change", "message"),
@@ -92,6 +102,8 @@ def attention(model: PreTrainedModel) -> None:
         (embeddings, "not as planned: has other values of weight than were loaded"),
         (head, "not as planned: has other values of weight than were loaded"),
         (attention, "not as planned: has scaling of 0."),
+        (hooked, "not as planned: has hooks other than were loaded"),
+        (overridden, "not as planned: has a forward of its own, which was not loaded"),
     ],
 )
 def test_what_no_plan_names_stays_as_it_was_loaded(
@@ -110,6 +122,21 @@ def test_what_no_plan_names_stays_as_it_was_loaded(
     monkeypatch.setattr("quantsuite.adapters.backend.quantized", meddled)
     only = (FEW[0], "norm", "embed_tokens", "lm_head", "layers.0.self_attn")
     assert_each_begins(faults(layer_models.check("tiny", "int8-row", execution, only=only)), message)
+
+
+def test_layers_that_nothing_is_multiplied_by_are_found(
+    layer_models: LayerModels, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @contextmanager
+    def bypassed(model: PreTrainedModel, *given: Any, **named: Any) -> Iterator[PreTrainedModel]:
+        mlp = copy.deepcopy(model.model.layers[0].mlp)
+        with quantized(model, *given, **named) as changed:
+            changed.model.layers[0].mlp.forward = mlp.forward
+            yield changed
+
+    monkeypatch.setattr("quantsuite.adapters.backend.quantized", bypassed)
+    found = layer_models.check("tiny", "int8-row", "real", only=(FEW[0], "layers.0.mlp.up_proj"))
+    assert_each_begins(faults(found), "not as planned: nothing is multiplied by it")
 
 
 def test_layers_that_are_taken_for_routers_are_found(
@@ -141,6 +168,22 @@ def test_codes_other_than_a_method_chose_are_found(layer_models: LayerModels, mo
     monkeypatch.setattr(ours._StoredProduct, "pack_quantized", staticmethod(pack))
     message = "codes and scales: is not what the method chose"
     assert_each_begins(faults(layer_models.check("tiny", plan, "real", only=(Q,))), message)
+
+
+def test_codes_that_are_nothing_like_the_weight_are_found(layer_models: LayerModels) -> None:
+    weight = quantize(layer_models.weight("tiny", Q).roll(1, 0), Operand.parse("int8-row"))
+    plan = Plan(scheme=REFERENCE, layers={Q: LayerPlan(scheme=Scheme.parse("int8-row"), weight=weight)})
+    found = faults(layer_models.check("tiny", plan, "real", only=(Q,)))
+    assert_each_begins(found, "codes and scales: what the method chose gives products 1.")
+
+
+def test_rows_in_another_order_are_found(layer_models: LayerModels, monkeypatch: pytest.MonkeyPatch) -> None:
+    int8 = LayerPlan(scheme=Scheme.parse("int8-row"))
+    plan = Plan(scheme=REFERENCE, layers={name_rows(Q, 0, 128): int8, name_rows(Q, 128, 512): int8})
+    assert faults(layer_models.check("tiny", plan, "real", only=("]",))) == []
+    monkeypatch.setattr(RowParts, "forward", lambda self, x: torch.cat([p(x) for p in [*self.parts][::-1]], dim=-1))
+    found = faults(layer_models.check("tiny", plan, "real", only=("]",)))
+    assert_each_begins(found, "products of activations: rows ")
 
 
 def test_a_static_scale_that_is_not_used_is_found(layer_models: LayerModels, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -120,6 +120,13 @@ def test_what_is_undecided_says_how_many_items_would_decide() -> None:
     assert f"undecided by 1,000 questions, about {finding.items:,} would decide; raise --limit" in finding.text
 
 
+@pytest.mark.parametrize(("loss", "status"), [(0.0, "undecided"), (0.02, "missed")])
+def test_an_estimate_beyond_its_bound_misses_a_row_that_says_so(loss: float, status: str) -> None:
+    lost = round(1000 * loss)
+    finding = judged(row(loss="at most 1 point", undecided="estimate"), answers(30 + lost, 30))
+    assert finding.status == status and ("the estimate is beyond" in finding.text) == (status == "missed")
+
+
 def test_of_too_few_items_nothing_is_decided() -> None:
     finding = judged(row(loss="at most 0.002 ln PPL"), texts(5.0, count=9))
     assert finding.status == "undecided" and finding.items is None
@@ -257,10 +264,13 @@ def read(path: Path) -> None:
         (ROW + 'loss = "at most 3"', "'at most 3' is no bound"),
         (ROW + 'loss = "at most 1 point and at most 2 points"', "says 'at most' twice"),
         (ROW + 'loss = "at least 2 points and at most 1 point"', "holds for nothing: 2 is more than 1; exchange them"),
+        (ROW + 'loss = "at most 1e999 points"', "holds for everything: 1e999 is more than any number"),
+        (ROW + 'difference = "at most -1 point"', "row name: difference: it is a size, which is never at most -1"),
+        (ROW.replace("w8", "bf16") + LOSS, "row name: scheme: bf16 is what a loss is against"),
         (ROW + 'value = "at most the margin"', "row name: value: the margin is one of losses"),
         (ROW + 'difference = "at least 1 point"', "row name: difference: it is a size"),
         (ROW + 'value = "at most 1 nats"\nagainst = "w4"', "row name: against: a value is compared with nothing"),
-        (ROW + LOSS + 'undecided = "maybe"', "row name: undecided: unknown value 'maybe'; known: fail, pass"),
+        (ROW + LOSS + 'undecided = "maybe"', "row name: undecided: unknown value 'maybe'; known: fail, pass, estimate"),
         (ROW + LOSS + 'execution = "reel"', "row name: execution: unknown value 'reel'; did you mean 'real'?"),
         (ROW + LOSS + "task = 3", "row name: task: Expected"),
         (ROW.replace("w8", "int9-row") + LOSS, "row name: scheme: unknown scheme 'int9-row'"),

@@ -92,7 +92,7 @@ def test_a_requirement_without_its_cells_is_skipped(run: Path, tmp_path: Path) -
 
 def test_of_a_model_without_rows_the_summary_says_what_it_is_held_to(run: Path, tmp_path: Path) -> None:
     result = again(run, tmp_path, "--requirements", rows(tmp_path, model="other"))
-    assert result.status == 0 and "no requirements for tiny; held to layers in place" in in_one_line(result.shown)
+    assert result.status == 0 and "no requirements for tiny: rows are of other; held to" in in_one_line(result.shown)
     assert "no requirements" not in again(run, tmp_path).shown
 
 

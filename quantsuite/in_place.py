@@ -15,6 +15,8 @@ from quantsuite.parts import RowParts
 from quantsuite.plan import LayerPlan, Plan, as_plan, name_rows
 from quantsuite.scheme import REFERENCE, Scheme
 
+_HOOKS = ("_forward_pre_hooks", "_forward_hooks")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Placed:
@@ -26,6 +28,8 @@ class Placed:
         bias: ``[N]`` or ``None``, as it was loaded.
         plan: how it is to be quantized.
         module: what multiplies in its place; ``None`` if nothing there can be told to be its own.
+        loaded: what stands in its place in the model as it was loaded; ``None`` for a matrix of fused experts.
+        whole: the layer of which the matrix is some rows, and the first of them; ``None`` if it is one by itself.
         stray: of what no plan names, or is planned as its scheme does not say, why it is wrong; else empty.
         is_matrix: whether a plan names it, or it is quantized all the same; else a norm, an embedding or the like.
     """
@@ -35,6 +39,8 @@ class Placed:
     bias: Tensor | None
     plan: LayerPlan
     module: nn.Module | None
+    loaded: nn.Module | None = None
+    whole: tuple[nn.Module, int] | None = None
     stray: str = ""
     is_matrix: bool = True
 
@@ -100,6 +106,10 @@ def _difference(loaded: nn.Module | None, module: nn.Module) -> str:
             return f"has another {name} than was loaded"
         if other.data_ptr() != tensor.data_ptr() and not torch.equal(other, tensor):
             return f"has other values of {name} than were loaded"
+    if ("forward" in vars(module)) != ("forward" in vars(loaded)):
+        return "has a forward of its own, which was not loaded"
+    if any(len(getattr(module, hooks)) != len(getattr(loaded, hooks)) for hooks in _HOOKS):
+        return "has hooks other than were loaded"
     for name, value in vars(module).items():
         if isinstance(value, bool | int | float | str) and vars(loaded).get(name) != value:
             return f"has {name} of {value!r}, not {vars(loaded).get(name)!r} as loaded"
@@ -114,18 +124,24 @@ def _found(model: nn.Module, path: str) -> nn.Module | None:
 
 
 def _layer(target: Target, weight: Tensor, plan: Plan, module: nn.Module | None) -> Iterator[Placed]:
-    weight, bias = weight.detach(), getattr(target.module, "bias", None)
-    rows = plan.parts(target.path)
+    weight, bias, loaded = weight.detach(), getattr(target.module, "bias", None), target.module
+    rows, path = plan.parts(target.path), target.path
     if not rows:
-        yield Placed(name=target.path, weight=weight, bias=bias, plan=plan.layer(target.path), module=module)
+        yield Placed(name=path, weight=weight, bias=bias, plan=plan.layer(path), module=module, loaded=loaded)
         return
     parts: list[nn.Module | None] = [None] * len(rows)
     if isinstance(module, RowParts) and len(module.parts) == len(rows):
         parts = list(module.parts)
     for (start, stop), part in zip(rows, parts, strict=True):
-        own = None if bias is None else bias[start:stop]
-        name = name_rows(target.path, start, stop)
-        yield Placed(name=name, weight=weight[start:stop], bias=own, plan=rows[start, stop], module=part)
+        yield Placed(
+            name=name_rows(path, start, stop),
+            weight=weight[start:stop],
+            bias=None if bias is None else bias[start:stop],
+            plan=rows[start, stop],
+            module=part,
+            loaded=loaded,
+            whole=None if part is None or module is None else (module, start),
+        )
 
 
 def _experts(target: Target, fused: FusedExperts, plan: Plan, module: nn.Module | None) -> Iterator[Placed]:

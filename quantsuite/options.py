@@ -22,6 +22,16 @@ def _names(text: str) -> list[str]:
     return names
 
 
+class _Extend(argparse.Action):
+    """Lists of an option that is repeated, joined."""
+
+    def __call__(
+        self, parser: Any, namespace: argparse.Namespace, values: Any, option_string: str | None = None
+    ) -> None:
+        given = getattr(namespace, self.dest)
+        setattr(namespace, self.dest, values if given is self.default else [*given, *values])
+
+
 def _executions(text: str) -> list[str]:
     names = _names(text)
     if unknown := [name for name in names if name not in EXECUTIONS]:
@@ -85,7 +95,7 @@ _KEYWORDS: dict[str, dict[str, Any]] = {
         "type": _text,
         "help": "what runs the model: transformers, or an installed package's (default: transformers)",
     },
-    "scheme": {"type": _names, "help": "schemes, separated by commas (default: all, the catalogue)"},
+    "scheme": {"type": _names, "action": _Extend, "help": "schemes, separated by commas (default: all, the catalogue)"},
     "method": {
         "action": "append",
         "help": "a quantization method of your own, which a scheme may name: path.py, path.py:NAME, package.module or "
@@ -95,9 +105,10 @@ _KEYWORDS: dict[str, dict[str, Any]] = {
         "action": "append",
         "help": "folder of a saved plan to measure; may be repeated (with no --scheme: plans alone)",
     },
-    "execution": {"type": _executions, "help": "simulated, real, or both (default: simulated,real)"},
+    "execution": {"type": _executions, "action": _Extend, "help": "simulated, real, or both (default: simulated,real)"},
     "task": {
         "type": _names,
+        "action": _Extend,
         "help": "tasks, separated by commas: names such as wikitext2/window2048, families such as mmlu, files.toml",
     },
     "limit": {"type": _limit, "help": "questions drawn, or first windows taken; 0 for all (default: 0)"},

@@ -103,7 +103,7 @@ class Session:
             )
         engine = self.model.engine(variant)
         how = Execute(execution=variant.execution, kernel=self.model.kernel(variant), seed=self._sources.seed)
-        return Opened(engine=engine, matrices=matrices, how=how)
+        return Opened(reference=self.model.reference(), engine=engine, matrices=matrices, how=how)
 
     def _compared(self, variant: Variant, against: Against = "reference") -> Opened:
         """The engine of a variant beside the one that its predictions are compared with."""

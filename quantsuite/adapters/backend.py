@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -97,9 +98,12 @@ class TransformersBackend:
 
     def matrices(self, engine: TransformersEngine, plan: Plan | Scheme, *, include_head: bool = False) -> list[Placed]:
         """What stands in an engine of this backend for each matrix: see :func:`quantsuite.in_place.placed`."""
-        original = _sharing_weights(self._loaded.model)
+        loaded = self._loaded.model
+        original = _sharing_weights(loaded)
+        own = dict(zip(original.modules(), loaded.modules(), strict=True))
         with exchanged(original, as_plan(plan).parameters):
-            return list(placed(original, engine.model, plan, include_head))
+            found = list(placed(original, engine.model, plan, include_head))
+        return [each if each.loaded is None else replace(each, loaded=own[each.loaded]) for each in found]
 
     @property
     def parameters(self) -> int:

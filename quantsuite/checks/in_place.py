@@ -38,8 +38,12 @@ WHOLE = 1024
 """The most columns that are all read one by one."""
 DECODED = 4
 """Columns that are read by a product of one token."""
-FEW = (2, 5, 8, 16, 17, 64)
-"""Tokens of products that read as many columns: around the tiles of small batches."""
+TOKENS_AT_ONCE = (*range(2, 18), 31, 33, 63, 64, 65, 127, 129, 200, 257)
+"""Tokens of products that read as many columns: all small batches, and around the multiples of tiles."""
+EVERY = 4
+"""Of these each matrix takes one in so many, its neighbours others: a kernel multiplies by all of them."""
+LARGE = 2.0**17
+"""An activation beyond float16, which a model in bfloat16 may have."""
 MANY = (9, 128)
 """Sequences and tokens of a product larger than any tile, and of more than 1,024 tokens."""
 WORK = 2**32
@@ -232,22 +236,34 @@ class PlacedLayer:
         Raises:
             CheckFailure: if one does not.
         """
-        for size in FEW:
+        for size in TOKENS_AT_ONCE[zlib.crc32(self.placed.name.encode()) % EVERY :: EVERY]:
             with suppress(UnsupportedError):
                 self._check_columns(f"{size} tokens at a time", [self._few(size)])
 
+    def check_large_activations(self) -> None:
+        """That some do so for an activation that float16 does not hold, if the model's dtype does.
+
+        Raises:
+            CheckFailure: if one does not.
+        """
+        placed = self.placed
+        if placed.weight.dtype == torch.float16 or placed.plan.activation_scale is not None:
+            return
+        with suppress(UnsupportedError):
+            self._check_columns(f"at {LARGE:g}", [self._few(DECODED)], LARGE)
+
     def _few(self, size: int) -> Tensor:
-        """Columns at random, the last one among them."""
-        drawn = torch.randperm(len(self._columns), generator=self._generator)[: size - 1]
-        return torch.cat([self._columns[drawn], self._columns[-1:]])
+        """Columns at random, the last one the last; each as often as any other if there are too few."""
+        drawn = torch.randperm(len(self._columns), generator=self._generator)
+        return torch.cat([self._columns[drawn[torch.arange(size - 1) % len(drawn)]], self._columns[-1:]])
 
     @cached_property
     def _columns(self) -> Tensor:
         k = self.placed.weight.shape[1]
         return self._some(k, k if k <= WHOLE else COLUMNS)
 
-    def _check_columns(self, case: str, parts: Sequence[Tensor]) -> None:
-        placed, columns, size = self.placed, torch.cat(list(parts)), self._unit()
+    def _check_columns(self, case: str, parts: Sequence[Tensor], size: float | None = None) -> None:
+        placed, columns, size = self.placed, torch.cat(list(parts)), self._unit() if size is None else size
         dtype, roundings = placed.weight.dtype, 1 + rounds_scales(self.kernel)
         got, activations = [], []
         for part in parts:
@@ -352,6 +368,57 @@ class PlacedLayer:
         with unchanged("the product", many):
             y = self.module(many)
         self.check_product(f"{math.prod(MANY)} tokens", many, y)
+
+    def check_product_is_kept(self, x: Tensor, other: nn.Module | None) -> None:
+        """That no later product, of this matrix or another, writes over one that was made before.
+
+        Args:
+            x: ``[..., K]``, activations of a pass.
+            other: of another matrix of the same shape, if there is one.
+
+        Raises:
+            CheckFailure: if one does.
+        """
+        few = x.reshape(-1, x.shape[-1])[:DECODED]
+        y = self.module(few)
+        kept = y.clone()
+        self.module(-few)
+        if other is not None:
+            other(few)
+        same("a product after later ones [tokens, rows]", y, kept)
+
+    def check_rows_of_whole(self, x: Tensor) -> None:
+        """That rows of a layer which are a matrix of their own come out where they stand in it.
+
+        Args:
+            x: ``[..., K]``, activations of a pass.
+
+        Raises:
+            CheckFailure: if they do not.
+        """
+        if self.placed.whole is not None:
+            whole, start = self.placed.whole
+            stop = start + len(self.placed.weight)
+            same(f"rows {start} to {stop} of the layer", whole(x)[..., start:stop], self.module(x))
+
+    def check_chosen(self, x: Tensor) -> None:
+        """That codes which a method chose multiply activations better than zeros would.
+
+        Args:
+            x: ``[..., K]``, activations of a pass.
+
+        Raises:
+            CheckFailure: if they do not.
+        """
+        if self.placed.plan.weight is None:
+            return
+        tokens, own = x.reshape(-1, x.shape[-1])[:TOKENS].double(), self.placed.weight[self.rows].double()
+        size, error = ((tokens @ weight.T).norm() for weight in (own, own - self.weight.values))
+        if error > size:
+            raise CheckFailure(
+                f"what the method chose gives products {float(error / size):.2f} times as far from those of the loaded "
+                "weight as zeros are"
+            )
 
     def _tokens(self, x: Tensor) -> Nearest:
         """What activations are multiplied as, float64 ``[tokens, K]``."""

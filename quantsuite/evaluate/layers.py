@@ -32,6 +32,7 @@ def check_layers(
     tokens: Sequence[int],
     how: Execute,
     *,
+    reference: Engine | None = None,
     progress: Callable[[int], None] = lambda done: None,
 ) -> Layers:
     """Each matrix by itself, and its products as the engine reads a text and writes two tokens after its beginning.
@@ -41,6 +42,8 @@ def check_layers(
         matrices: of the model.
         tokens: of a text, two or more.
         how: the model was to be executed.
+        reference: the model as it was loaded, in which each matrix's ``loaded`` stands; what it multiplies by, the
+            engine must.
         progress: called with the number of matrices that are done.
 
     Raises:
@@ -53,8 +56,10 @@ def check_layers(
     findings = [_Finding(each) for each in matrices]
     with torch.inference_mode():
         stopped = _run(engine, list(tokens), findings)
+        if reference is not None:
+            _find_bypassed(reference, list(tokens), findings)
         for done, finding in enumerate(findings):
-            finding.check(how)
+            finding.check(how, next((each.placed.module for each in findings if finding.is_like(each)), None))
             progress(done + 1)
     if stopped is not None and not any(finding.fault for finding in findings):
         raise stopped
@@ -67,18 +72,22 @@ def check_layers(
     )
 
 
+def _read(engine: Engine, tokens: list[int]) -> None:
+    length = min(PREFILL, len(tokens) - 1)
+    for _ in engine.score([ScoreRequest(tokens=tuple(tokens[: length + 1]), first=length)]):
+        pass
+
+
 def _run(engine: Engine, tokens: list[int], findings: Sequence[_Finding]) -> Exception | None:
     """One prefill, and a prefill and a decoding step of a shorter one; what ended them, if anything did.
 
     A kernel may take no single token: then there is no decoding to look at.
     """
-    length = min(PREFILL, len(tokens) - 1)
     with ExitStack() as stack:
         for finding in findings:
             stack.enter_context(finding.watched())
         try:
-            for _ in engine.score([ScoreRequest(tokens=tuple(tokens[: length + 1]), first=length)]):
-                pass
+            _read(engine, tokens)
         except Exception as error:
             return error
         try:
@@ -92,6 +101,23 @@ def _run(engine: Engine, tokens: list[int], findings: Sequence[_Finding]) -> Exc
     return None
 
 
+def _find_bypassed(reference: Engine, tokens: list[int], findings: Sequence[_Finding]) -> None:
+    """Tells of quantized matrices by which the engine multiplied nothing, and the model as it was loaded does."""
+    idle = [finding for finding in findings if finding.is_idle]
+    if not idle:
+        return
+    called: set[nn.Module] = set()
+    with ExitStack() as stack:
+        for module in {finding.placed.loaded for finding in idle}:
+            assert module is not None
+            handle = module.register_forward_hook(lambda module, given, y: called.add(module))
+            stack.callback(handle.remove)
+        _read(reference, tokens)
+    for finding in idle:
+        if finding.placed.loaded in called:
+            finding.fault = "not as planned: nothing is multiplied by it, the loaded model multiplies by its own"
+
+
 class _Finding:
     """What is found of one matrix: the first fault, and how near it came to its bounds.
 
@@ -100,10 +126,16 @@ class _Finding:
     """
 
     def __init__(self, placed: Placed) -> None:
-        self._placed, self.name = placed, placed.name
+        self.placed, self.name = placed, placed.name
         self.fault, self.bits, self.factor = "", 0.0, 0.0
         self.products: list[tuple[Tensor, Tensor]] = []
         self._kernels: dict[str, None] = {}
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether it is to be quantized and multiplied nothing; experts may, as no token need come to them."""
+        is_asked = self.placed.loaded is not None and self.placed.plan.scheme.weight is not None
+        return is_asked and not self.products and not self.fault
 
     @property
     def kernels(self) -> str:
@@ -124,9 +156,13 @@ class _Finding:
             first = (str(error).splitlines() or [""])[0]
             self.fault = self.fault or f"execution: {type(error).__name__}: {first}"
 
-    def check(self, how: Execute) -> None:
-        """The matrix by itself, then its products; nothing more once a fault is found."""
-        layer = PlacedLayer(self._placed, how)
+    def is_like(self, other: _Finding) -> bool:
+        """Whether another is another matrix of the same shape."""
+        return other is not self and other.placed.weight.shape == self.placed.weight.shape
+
+    def check(self, how: Execute, other: nn.Module | None) -> None:
+        """The matrix by itself, then its products, also beside another one; nothing more once a fault is found."""
+        layer = PlacedLayer(self.placed, how)
         checks = [
             ("not as planned", layer.check_identity),
             ("storage", layer.check_storage),
@@ -135,12 +171,17 @@ class _Finding:
             ("weights as multiplied", layer.check_columns),
             ("weights as multiplied", layer.check_columns_decoding),
             ("weights as multiplied", layer.check_columns_of_few),
+            ("weights as multiplied", layer.check_large_activations),
         ]
         for x, y in self.products:
             case = f"{x.numel() // x.shape[-1]} tokens"
             checks.append(("products of activations", partial(layer.check_product, case, x, y)))
         if self.products:
-            checks.append(("products of activations", partial(layer.check_product_of_many, self.products[0][0])))
+            x = self.products[0][0]
+            checks.append(("products of activations", partial(layer.check_product_of_many, x)))
+            checks.append(("products of activations", partial(layer.check_product_is_kept, x, other)))
+            checks.append(("products of activations", partial(layer.check_rows_of_whole, x)))
+            checks.append(("codes and scales", partial(layer.check_chosen, x)))
         for what, check in checks:
             if not self.fault:
                 with self._finding(what):
@@ -152,7 +193,7 @@ class _Finding:
     @contextmanager
     def watched(self) -> Iterator[None]:
         """Products of the matrix are kept inside the block."""
-        if (module := self._placed.module) is None:
+        if (module := self.placed.module) is None:
             yield
             return
         handles = [module.register_forward_pre_hook(self._enter), module.register_forward_hook(self._watch)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 from typing import Literal
@@ -68,6 +69,8 @@ def parse_bounds(text: str) -> tuple[Bound, ...]:
         if match is None:
             raise ValueError(f"{text!r} is no bound; write for example {_EXAMPLE}")
         size = None if match[2] else float(match[3])
+        if size is not None and not math.isfinite(size):
+            raise ValueError(f"{text!r} holds for everything: {match[3]} is more than any number; write a smaller one")
         found.append(Bound(side=match[1], size=size, unit=match[4] or ""))
     if len({bound.side for bound in found}) < len(found):
         raise ValueError(f"{text!r} says {found[0].side!r} twice; keep one")

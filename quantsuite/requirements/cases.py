@@ -106,6 +106,10 @@ class Requirement:
             return Finding(status="met", text=text)
         items = max((count for _, count in found if count is not None), default=None)
         decide = few or _would_decide(record, items)
+        estimate = Interval(estimate=interval.estimate, low=interval.estimate, high=interval.estimate)
+        beyond = any(judge(estimate, side, size, len(record.items))[0] == "missed" for side, size in sizes)
+        if self.row.undecided == "estimate" and beyond and not few:
+            return Finding(status="missed", text=f"{text}; {decide}, and the estimate is beyond: {self.row.reason}")
         return Finding(status="undecided", text=f"{text}; {decide}: {self.row.reason}", items=items)
 
 
@@ -113,7 +117,9 @@ def _would_decide(record: Record, items: int | None) -> str:
     noun, there = record.metric.noun, f"{len(record.items):,}"
     if items is None:
         return f"{there} {noun} do not decide"
-    return f"undecided by {there} {noun}, about {items:,} would decide; raise --limit"
+    limited = record.dataset is not None and record.dataset.limit
+    way_out = "raise --limit" if limited else "there are no more of this task"
+    return f"undecided by {there} {noun}, about {items:,} would decide; {way_out}"
 
 
 def _unit(metric: Metric) -> str:

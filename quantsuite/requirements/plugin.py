@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 UNDECIDED = "quantsuite_undecided"
 """Under what a test's report carries what an interval did not decide."""
-WITHOUT_ROWS = pytest.StashKey[bool]()
+OF_OTHERS = pytest.StashKey[str]()
+"""Which models rows are of, where none is of the run's."""
 
 
 def parametrize(metafunc: pytest.Metafunc, cells: Sequence[Cell] | ValueError) -> None:
@@ -42,7 +43,8 @@ def _params(config: pytest.Config, cells: Sequence[Cell]) -> list[Any]:
 
     options = RunOptions.read(config.option)
     rows = rows_of(options, cells)
-    config.stash[WITHOUT_ROWS] = not rows
+    if not rows:
+        config.stash[OF_OTHERS] = ", ".join(_models(_all_rows(options, cells)))
     found, unmatched = requirements_of(rows or rows_of_any_model(cells), cells)
     skipped = [
         pytest.param(None, id=name, marks=pytest.mark.skip(reason=f"{name}: {reason}"))
@@ -51,17 +53,25 @@ def _params(config: pytest.Config, cells: Sequence[Cell]) -> list[Any]:
     return [pytest.param(each, id=str(each)) for each in found] + skipped
 
 
+def _models(rows: Mapping[str, Row]) -> list[str]:
+    return list(dict.fromkeys(model for row in rows.values() for model in row.models))
+
+
 def rows_of(options: RunOptions, cells: Sequence[Cell]) -> dict[str, Row]:
     """The rows of a run's model: those of ``--requirements``, else those that are shipped and those of any model.
 
     Raises:
         RequirementError: if a row of the file, of whichever model, is none.
     """
-    from quantsuite.requirements.rows import SHIPPED
-
-    rows = _load(options.requirements or SHIPPED, cells)
+    rows = _all_rows(options, cells)
     own = {name: row for name, row in rows.items() if row.is_of_model(options.model)}
     return own | rows_of_any_model(cells) if own and options.requirements is None else own
+
+
+def _all_rows(options: RunOptions, cells: Sequence[Cell]) -> dict[str, Row]:
+    from quantsuite.requirements.rows import SHIPPED
+
+    return _load(options.requirements or SHIPPED, cells)
 
 
 def rows_of_any_model(cells: Sequence[Cell]) -> dict[str, Row]:
@@ -105,9 +115,9 @@ class RequirementsSummary:
         for name, texts in self._undecided.items():
             more = f" (and {len(texts) - 1} more of this row)" if len(texts) > 1 else ""
             yield f"undecided: {name}: {texts[0]}{more}"
-        if self._config.stash.get(WITHOUT_ROWS, False):
+        if others := self._config.stash.get(OF_OTHERS, ""):
             model = RunOptions.read(self._config.option).model
             yield (
-                f"no requirements for {model}; held to layers in place, and to real = simulated; "
-                "--requirements FILE has rows of your own"
+                f"no requirements for {model}: rows are of {others}; held to what holds for any model as far as it was "
+                "run (layers in place, real = simulated); --requirements FILE has rows of your own"
             )

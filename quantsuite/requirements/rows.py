@@ -6,7 +6,7 @@ import re
 import tomllib
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import msgspec
 
@@ -16,6 +16,7 @@ from quantsuite.requirements.patterns import SchemePattern, matches_model, unkno
 from quantsuite.scheme import REFERENCE_NAME, Execution
 
 SHIPPED = Path(__file__).parent / "shipped.toml"
+Undecided = Literal["fail", "pass", "estimate"]
 OF_ANY_MODEL = Path(__file__).parent / "any_model.toml"
 """What a model is held to that has no rows."""
 _NAME = re.compile(r"[A-Za-z0-9_.-]+")
@@ -39,7 +40,8 @@ class Row(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True,
         value: bounds of the record's own value.
         against: a pattern of schemes of the same run, equal in all that neither side names.
         reason: why it is required.
-        undecided: what becomes of the test where an interval does not decide.
+        undecided: what becomes of the test where an interval does not decide; ``estimate`` passes unless the estimate
+            lies beyond a bound.
 
     Raises:
         ValueError: beginning with a key, if a value is none.
@@ -55,7 +57,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True,
     difference: str = ""
     value: str = ""
     against: str = ""
-    undecided: Literal["fail", "pass"] = "pass"
+    undecided: Undecided = "pass"
 
     def __post_init__(self) -> None:
         given = [name for name in ("loss", "difference", "value") if getattr(self, name)]
@@ -78,6 +80,10 @@ class Row(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True,
             raise ValueError("value: the margin is one of losses; write a number with its unit")
         if self.quantity == "difference" and [bound.side for bound in self.bounds] != ["at most"]:
             raise ValueError("difference: it is a size, of which only 'at most' can be required")
+        if self.quantity == "difference" and (size := self.bounds[0].size) is not None and size < 0:
+            raise ValueError(f"difference: it is a size, which is never at most {size:g}; write a number from 0")
+        if self.quantity != "value" and _listed(self.scheme) == [REFERENCE_NAME] and not self.against:
+            raise ValueError(f"scheme: {REFERENCE_NAME} is what a loss is against; require a value of it")
 
     @property
     def quantity(self) -> Quantity:
@@ -96,11 +102,15 @@ class Row(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True,
         return SchemePattern(self.against or REFERENCE_NAME)
 
     @property
+    def models(self) -> list[str]:
+        return _listed(self.model)
+
+    @property
     def tasks(self) -> list[str]:
         return _listed(self.task)
 
     def is_of_model(self, model: str) -> bool:
-        return any(matches_model(pattern, model) for pattern in _listed(self.model))
+        return any(matches_model(pattern, model) for pattern in self.models)
 
     def is_of_metric(self, metric: Metric) -> bool:
         """Whether a metric has the unit of what is required, and the name that is given."""
@@ -151,5 +161,7 @@ def _explain(message: str) -> str:
     if match := re.fullmatch(r"Object missing required field `(.*)`", what):
         return f"the key {match[1]} is missing"
     if match := re.fullmatch(r"Invalid enum value '(.*)'", what):
-        return f"{key}: " + unknown("value", match[1], {"execution": ("simulated", "real")}.get(key, ("fail", "pass")))
+        return f"{key}: " + unknown(
+            "value", match[1], {"execution": ("simulated", "real")}.get(key, get_args(Undecided))
+        )
     return f"{key}: {what}" if key else what

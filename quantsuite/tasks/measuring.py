@@ -60,7 +60,7 @@ class Opened:
 
     Args:
         engine: the model under test.
-        reference: the model that it is compared with, for a divergence.
+        reference: the model as it is, or that which a divergence is from.
         is_reference: whether both are one model, whose divergence is the noise floor.
         matrices: of the model, for checks of its layers.
         how: the model was to be executed.
@@ -172,7 +172,7 @@ def _divergences(prepared: Prepared, opened: Opened, done: Done) -> Divergences:
 def _layers(prepared: Prepared, opened: Opened, done: Done) -> Layers:
     assert opened.how is not None
     tokens = [token for item in prepared.texts for window in item.windows for token in window.tokens]
-    return check_layers(opened.engine, opened.matrices, tokens, opened.how, progress=done)
+    return check_layers(opened.engine, opened.matrices, tokens, opened.how, reference=opened.reference, progress=done)
 
 
 def _choices(prepared: Prepared, opened: Opened, done: Done) -> Choices:
