@@ -149,7 +149,10 @@ def _exact_pair(setting: Setting, m: int, n: int, k: int, limit: float) -> tuple
         raise NotApplicable(f"{scheme} has groups too small to hold their largest value apart")
     unit = k if unit == 1 else unit
     generator = torch.Generator().manual_seed(setting.seed)
-    units = [width if width > 1 else unit for _, width in map(block_shape, (scheme.activation, scheme.weight))]
+    pair = (scheme.activation, scheme.weight)
+    # Blocks of one scale have one zero point, so that a row that is a block is not divided.
+    wholes = [unit if operand is None or operand.symmetric else k for operand in pair]
+    units = [width if width > 1 else whole for (_, width), whole in zip(map(block_shape, pair), wholes, strict=True)]
     assert scheme.weight is not None
     w = codes(scheme.weight, n, k, units[1], 1, generator)
     free = torch.arange(k) % units[0] > 1

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cache
 from typing import Any, Literal, Protocol
 
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor
 
 from quantsuite.kernels import tensors
-from quantsuite.quantize import QuantizedTensor
+from quantsuite.quantize import QuantizedTensor, quantize
 from quantsuite.scheme import Operand, Scheme
 
 Layouts = Literal["any", "contiguous"]
@@ -266,8 +267,12 @@ def probe_product(kernel: Product, scheme: Scheme, device: str, m: int, n: int, 
     # Of other libraries' kernels no smaller shape says the same: they choose another path, or refuse, by M, N and K
     # themselves (tiles, alignment, limits of a grid).  That of a scheme alone is asked with a small shape.
 
+    operand = scheme.activation
+    static = operand is not None and not operand.dynamic
+
     def run(dtype: torch.dtype) -> Tensor:
         x, weight = (torch.ones(rows, k, device=device, dtype=dtype) for rows in (m, n))
-        return kernel.linear(x, kernel.pack(weight, scheme))
+        scale = quantize(x, replace(operand, dynamic=True)).scale if static else None  # type: ignore[type-var]
+        return multiply(kernel, x, kernel.pack(weight, scheme), activation_scale=scale)
 
     return next((reason for dtype in dtypes(kernel) if (reason := probe(lambda d=dtype: run(d)))), None)

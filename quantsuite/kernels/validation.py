@@ -64,9 +64,7 @@ def require_product(kernel: Any, y: object, x: Tensor, n: int) -> Tensor:
     if isinstance(y, Tensor) and y.shape == expected and y.dtype == dtype:
         return y.to(x.dtype)
     found = f"a Tensor {list(y.shape)} of {y.dtype}" if isinstance(y, Tensor) else f"a {type(y).__name__}"
-    raise KernelError(
-        f"{kernel.name}.linear of {list(x.shape)} returned {found}, expected {list(expected)} of {dtype}"
-    )
+    raise KernelError(f"{kernel.name}.linear of {list(x.shape)} returned {found}, expected {list(expected)} of {dtype}")
 
 
 def _validate_lists(kernel: Any, where: str) -> None:
