@@ -94,6 +94,8 @@ class Product(Kernel, Protocol):
         the same as :meth:`pack` of a :class:`~quantsuite.quantize.QuantizedTensor` ``[N, K]``, whose codes are kept.
     ``unpack(packed) -> QuantizedTensor``
         the codes and scales that are kept.
+    ``trainable(packed) -> nn.Module``
+        the layer that is trained with its quantization in place; called with ``x`` after ``train()``.
     ``nbytes(packed) -> int``
         bytes that stay in memory (all tensors that are found in it).
     ``unsupported_shape(scheme, device, m, n, k) -> str | None``
