@@ -33,7 +33,7 @@ def forge():
 
 
 class Kernel:
-    operation, schemes = "quantize", ("int8-row",)
+    operation, schemes, dtypes = "quantize", ("int8-row",), ("float32",)
 
     def __init__(self, name, on_zeros):
         self.name, self.on_zeros = name, on_zeros

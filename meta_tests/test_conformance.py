@@ -27,6 +27,7 @@ class Kernel:
     name = "mine"
     operation = "quantize"
     schemes = ("int8-row",)
+    dtypes = ("float32",)
 
     def quantize(self, x, operand):
         if not torch.isfinite(x).all():
@@ -223,7 +224,7 @@ def test_a_kernel_that_was_asked_for_and_cannot_run_fails_the_run(
 class Careless:
     """Right arithmetic on what it first changes in its caller's tensors."""
 
-    name, schemes = "careless", ("int8-row",)
+    name, schemes, dtypes = "careless", ("int8-row",), ("float32",)
 
     def __init__(self, operation: str) -> None:
         self.operation = operation

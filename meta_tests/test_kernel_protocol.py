@@ -136,6 +136,8 @@ def test_a_kernel_whose_work_allows_no_shape_is_not_applicable() -> None:
 class Strict(DequantizedProduct):
     """Reads memory in order, whatever the strides say."""
 
+    dtypes = ("float32",)
+
     def linear(self, x: Tensor, packed: Any) -> Tensor:
         if not x.is_contiguous():
             x = torch.full_like(x, torch.nan)

@@ -18,6 +18,7 @@ from meta_tests.mutants import (
     amax_scale,
     exact_sums,
 )
+from meta_tests.training_faults import TRAINING_FAULTS
 from quantsuite.checks import CHECKS, CheckFailure, NotApplicable, property_name
 from quantsuite.checks.emulation import accumulate, keep_bits
 from quantsuite.formats import FP8_E5M2
@@ -332,7 +333,7 @@ LAYER_FAULTS: list[tuple[str, Any, str, str]] = [
     ("keeps the weight in a list", StoredProduct(keeps=lambda w: [{"w": w}]), "int8-row", "resident_bytes"),
 ]
 
-FAULTS = QUANTIZER_FAULTS + PRODUCT_FAULTS + LAYER_FAULTS
+FAULTS = QUANTIZER_FAULTS + PRODUCT_FAULTS + LAYER_FAULTS + TRAINING_FAULTS
 
 
 @pytest.mark.parametrize(

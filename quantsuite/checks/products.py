@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Callable
 from contextlib import suppress
 
 import torch
@@ -18,9 +19,12 @@ from quantsuite.checks.oracle import nearest_values, rounding_error
 from quantsuite.checks.outcome import CheckFailure, NotApplicable, compare, same
 from quantsuite.checks.setting import FLOAT32_BITS, TILES, Setting, scaled_as_a_whole
 from quantsuite.formats import IntegerFormat
+from quantsuite.granularity import share_scales
 from quantsuite.kernels.protocol import Product, accumulator_bits, layouts
 from quantsuite.scheme import Operand, Scheme
 
+FIXED_SEED = 7
+"""Of a draw of blocks with a zero point that is the same in every run."""
 FEW, MANY = 4, 512
 """Products that a sum of wide whole numbers has, and one of codes, about."""
 
@@ -59,22 +63,71 @@ def check_product_of_unit_vectors(
 
     One operand is diagonal, its elements known, so that an output is one element of the other and no sum averages its
     error away.  In float32 the element is the nearest value up to a few roundings, but near a tie and with a zero
-    point; there, and in narrower dtypes, to which scales may be rounded, its bound holds.
+    point; there, and in narrower dtypes, to which scales may be rounded, its bound holds.  A scale with a zero point
+    that is rounded before codes are chosen makes their range narrower than the values' by a roundoff ``v`` at most,
+    so that one end is clipped by ``v (max - min)`` more.
+
+    Errors with a zero point hang on where the ends of a block fall between codes: the worst places are tried always.
     """
+    tightest = _unit_vectors(kernel, scheme, device, dtype, seed)
+    if not all(operand is None or operand.symmetric for operand in (scheme.activation, scheme.weight)):
+        tightest = max(tightest, _unit_vectors(kernel, scheme, device, dtype, FIXED_SEED, near_ties))
+    return tightest
+
+
+def near_ties(values: Tensor, operand: Operand | None) -> Tensor:
+    """Values whose blocks, with a zero point, have it near a tie: there, one end may be clipped by half a step.
+
+    The smallest are all mantissas of eight bits, the largest those that leave one code and a half, less a little by
+    which a narrow dtype may err, on their side.
+    """
+    if operand is None or operand.symmetric:
+        return values
+    view, shared = share_scales(values.double(), operand.granularity)
+    least, most = view.amin(shared, keepdim=True), view.amax(shared, keepdim=True)
+    place = torch.arange(least.numel(), device=values.device).reshape(least.shape)
+    steps = 2**operand.format.bits - 1
+    low = -(1 + place * 37 % 128 / 128)
+    high = -low * (steps / (steps - 1.5 - place % 9 / 32) - 1)
+    stretched = torch.where(view < 0, view * (low / least), view * (high / most))
+    return stretched.reshape(values.shape).to(values.dtype)
+
+
+def _narrowing(x: Tensor, operand: Operand, dtype: torch.dtype) -> Tensor | float:
+    """By how much more an element (float64) may be clipped whose scale, with a zero point, is rounded to a dtype."""
+    if operand.symmetric or dtype == torch.float32:
+        return 0.0
+    view, shared = share_scales(x, operand.granularity)
+    extent = view.amax(shared, keepdim=True).clamp(min=0) - view.amin(shared, keepdim=True).clamp(max=0)
+    return (torch.finfo(dtype).eps / 2 * extent).where(view != 0, 0.0).reshape(x.shape)
+
+
+def _unit_vectors(
+    kernel: Product,
+    scheme: Scheme,
+    device: str,
+    dtype: torch.dtype,
+    seed: int,
+    shape: Callable[[Tensor, Operand | None], Tensor] = lambda values, operand: values,
+) -> float:
+    """As :func:`check_product_of_unit_vectors` says, of one draw, whose values may be given another shape."""
     setting = Setting(kernel, scheme, device, dtype, seed)
     k, tightest = setting.square(129), 0.0
-    values = mixed(k, k, seed=seed, device=device, dtype=dtype)
-    exact, all_bits = values.double().cpu(), 2 - torch.finfo(dtype).eps
+    drawn, all_bits = mixed(k, k, seed=seed, device=device, dtype=dtype), 2 - torch.finfo(dtype).eps
     for case, outer, inner in (
         ("unit activations", scheme.activation, scheme.weight),
         ("unit weights", scheme.weight, scheme.activation),
     ):
+        values = shape(drawn, inner)
+        exact = values.double().cpu()
         diagonal = torch.eye(k, device=device, dtype=dtype) * (all_bits if outer is None else 1.5)
         factor, certain = (matrix.diag() for matrix in _nearest(diagonal, outer))
         nearest, settled = _nearest(values, inner)
         settled = settled & certain & (dtype == torch.float32)
         expected = torch.where(settled, nearest, exact) * factor
-        error = torch.zeros_like(exact) if inner is None else bound_element(exact, inner)
+        error = torch.zeros_like(exact)
+        if inner is not None:
+            error = bound_element(exact, inner) + _narrowing(exact, inner, dtype)
         error = (error * factor).masked_fill(settled, 0)
         largest = expected.abs() + error
         bound = error + rounding_error(largest, dtype, times=5) + setting.roundoff * largest
@@ -149,7 +202,10 @@ def _exact_pair(setting: Setting, m: int, n: int, k: int, limit: float) -> tuple
         raise NotApplicable(f"{scheme} has groups too small to hold their largest value apart")
     unit = k if unit == 1 else unit
     generator = torch.Generator().manual_seed(setting.seed)
-    units = [width if width > 1 else unit for _, width in map(block_shape, (scheme.activation, scheme.weight))]
+    pair = (scheme.activation, scheme.weight)
+    # Blocks of one scale have one zero point, so that a row that is a block is not divided.
+    wholes = [unit if operand is None or operand.symmetric else k for operand in pair]
+    units = [width if width > 1 else whole for (_, width), whole in zip(map(block_shape, pair), wholes, strict=True)]
     assert scheme.weight is not None
     w = codes(scheme.weight, n, k, units[1], 1, generator)
     free = torch.arange(k) % units[0] > 1

@@ -163,9 +163,9 @@ class Setting:
         with unchanged(name, x):
             y = protocol.multiply(self.kernel, x, packed, bias=bias, activation_scale=self._static_scale(x))
             got = require_tensor(name, y, (*x.shape[:-1], n))
-        if got.dtype != x.dtype:
-            raise CheckFailure(f"{list(x.shape)} activations: the result is {got.dtype}, expected {x.dtype}")
-        return got
+        if got.dtype != (dtype := protocol.output_dtype(self.kernel) or x.dtype):
+            raise CheckFailure(f"{list(x.shape)} activations: the result is {got.dtype}, expected {dtype}")
+        return got.to(x.dtype)
 
     @property
     def roundoff(self) -> float:

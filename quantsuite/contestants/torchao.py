@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from quantsuite.granularity import PerGroup
+from quantsuite.kernels.layers import kernel_of_layer
 from quantsuite.kernels.loading import require
 from quantsuite.kernels.protocol import probe_product
 from quantsuite.scheme import Operand, Scheme
@@ -17,6 +18,7 @@ from quantsuite.scheme import Operand, Scheme
 require("torchao", extra="torchao")
 from torchao import quantization as ao  # noqa: E402
 from torchao.prototype import mx_formats as mx  # noqa: E402
+from torchao.quantization import qat  # noqa: E402
 
 
 def _granularity(operand: Operand) -> Any:
@@ -76,6 +78,9 @@ class Configuration:
         return packed(x)
 
 
+_INT4 = qat.IntxFakeQuantizeConfig(torch.int4, group_size=32, is_symmetric=True)
+_INT8_TOKENS = qat.IntxFakeQuantizeConfig(torch.int8, "per_token", is_symmetric=False)
+
 KERNELS = [
     Configuration(
         name="torchao-int8-weight-only",
@@ -119,5 +124,17 @@ KERNELS = [
         name="torchao-nvfp4",
         schemes=("nvfp4",),
         configure=lambda scheme: mx.NVFP4WeightOnlyConfig(),
+    ),
+    kernel_of_layer(
+        "torchao-fake-quantized",
+        lambda layer: qat.FakeQuantizedLinear.from_linear(layer, weight_config=_INT4),
+        ["int4-g32-full"],
+        trains=True,
+    ),
+    kernel_of_layer(
+        "torchao-fake-quantized-dynamic",
+        lambda layer: qat.FakeQuantizedLinear.from_linear(layer, _INT8_TOKENS, _INT4),
+        ["int4-g32-full:int8-token-asym"],
+        trains=True,
     ),
 ]

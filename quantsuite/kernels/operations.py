@@ -51,6 +51,6 @@ LINEAR = register_operation(
         name="linear",
         requires=("pack", "linear"),
         parse=Scheme.parse,
-        optional=("takes", "unsupported", "unsupported_shape", "pack_quantized", "unpack", "nbytes"),
+        optional=("takes", "unsupported", "unsupported_shape", "pack_quantized", "unpack", "nbytes", "trainable"),
     )
 )

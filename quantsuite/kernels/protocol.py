@@ -5,7 +5,9 @@ A kernel is any object, a module too, with the attributes of :class:`Kernel` and
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cache
 from typing import Any, Literal, Protocol
 
@@ -13,10 +15,15 @@ import torch
 from torch import Tensor
 
 from quantsuite.kernels import tensors
-from quantsuite.quantize import QuantizedTensor
+from quantsuite.quantize import QuantizedTensor, quantize
 from quantsuite.scheme import Operand, Scheme
 
 Layouts = Literal["any", "contiguous"]
+DEFAULT_DTYPES = ("float32", "bfloat16", "float16")
+DTYPES = [getattr(torch, name) for name in DEFAULT_DTYPES]
+"""In which a kernel is tried that does not say what it takes."""
+FEWEST_BITS = 11
+"""Of an accumulator, at least: float16's, and of all in which hardware sums the fewest."""
 
 
 class UnsupportedError(ValueError):
@@ -33,16 +40,23 @@ class Kernel(Protocol):
 
     Optional attributes, with what holds without them:
 
-    ``dtypes`` (``("float32",)``)
-        names of the input dtypes that it takes.
+    ``dtypes`` (``("float32", "bfloat16", "float16")``)
+        names of the input dtypes that it takes, in all of which it is tried.
+    ``output_dtype`` (``None``: that of ``x``)
+        name of the dtype that it returns, whatever the input's, whose values it must hold.
     ``accumulator_bits`` (24)
-        significand bits that its sums over K keep; 24 for float32, 31 for int32.
+        significand bits that its sums over K keep; 24 for float32, 31 for int32.  From 11 on, which are float16's: at
+        nine, sums of 64 products may err by a third of their magnitudes, so that all zeros were within the bound.
     ``layouts`` (``"any"``)
         ``"contiguous"`` if it takes no other tensors: its caller copies them then.
     ``takes_bias`` (``False``)
         whether ``linear`` takes ``bias=``; else it is added to what ``linear`` returns.
     ``rounds_scales`` (``False``)
         whether it rounds scales to the dtype of its input.
+    ``deterministic`` (``True``)
+        whether the same input gives the same output, bit for bit; sums by atomic additions do not.
+    ``flushes_subnormals`` (``False``)
+        whether what is below the smallest normal number, an input, a scale or an output, may become zero.
     ``packing`` (the kernel's name)
         kernels of one packing take each other's packed weights, so that one may be chosen at each call.
     ``work`` (no limit)
@@ -80,6 +94,8 @@ class Product(Kernel, Protocol):
         the same as :meth:`pack` of a :class:`~quantsuite.quantize.QuantizedTensor` ``[N, K]``, whose codes are kept.
     ``unpack(packed) -> QuantizedTensor``
         the codes and scales that are kept.
+    ``trainable(packed) -> nn.Module``
+        the layer that is trained with its quantization in place; called with ``x`` after ``train()``.
     ``nbytes(packed) -> int``
         bytes that stay in memory (all tensors that are found in it).
     ``unsupported_shape(scheme, device, m, n, k) -> str | None``
@@ -91,7 +107,7 @@ class Product(Kernel, Protocol):
         ...
 
     def linear(self, x: Tensor, packed: Any) -> Tensor:
-        """``x W^T`` of ``x`` ``[..., K]``, as ``[..., N]`` in the dtype of ``x``.
+        """``x W^T`` of ``x`` ``[..., K]``, as ``[..., N]`` in the dtype of ``x``, or in the one that is declared.
 
         Called with ``bias=`` ``[N]`` if the kernel takes one, and with ``activation_scale=`` (float32, of a token, a
         group or the tensor) if the scheme's activations are static.
@@ -101,7 +117,13 @@ class Product(Kernel, Protocol):
 
 def dtypes(kernel: Kernel) -> list[torch.dtype]:
     """The input dtypes that a kernel takes."""
-    return [getattr(torch, name) for name in getattr(kernel, "dtypes", ("float32",))]
+    return [getattr(torch, name) for name in getattr(kernel, "dtypes", DEFAULT_DTYPES)]
+
+
+def output_dtype(kernel: Kernel) -> torch.dtype | None:
+    """The dtype that a kernel returns, ``None`` for that of its input."""
+    name = getattr(kernel, "output_dtype", None)
+    return None if name is None else getattr(torch, name)
 
 
 def accumulator_bits(kernel: Kernel) -> int:
@@ -122,6 +144,48 @@ def layouts(kernel: Kernel) -> Layouts:
 def rounds_scales(kernel: Kernel) -> bool:
     """Whether a product multiplies with scales that are rounded to the dtype of its input."""
     return bool(getattr(kernel, "rounds_scales", False))
+
+
+def deterministic(kernel: Kernel) -> bool:
+    """Whether the same input gives the same output, bit for bit."""
+    return bool(getattr(kernel, "deterministic", True))
+
+
+def flushes_subnormals(kernel: Kernel) -> bool:
+    """Whether numbers below the smallest normal one may become zero."""
+    return bool(getattr(kernel, "flushes_subnormals", False))
+
+
+def keeps_values(kernel: Kernel) -> bool:
+    """Whether a packed weight holds values rather than codes."""
+    return bool(getattr(kernel, "keeps_values", False))
+
+
+def static_schemes(kernel: Kernel) -> list[str]:
+    """Those of a kernel's schemes whose scales of activations are given to it."""
+    return [name for name in kernel.schemes if "static" in re.split("[+@]", name)[0].split("-")]
+
+
+def declarations(kernel: Kernel) -> dict[str, str]:
+    """What a kernel declares otherwise than what holds without a word: by name, as short text for a report."""
+    declared = {
+        "dtypes": "" if {*dtypes(kernel)} == {*DTYPES} else _named(*dtypes(kernel)),
+        "output_dtype": _named(output_dtype(kernel)),
+        "accumulator_bits": "" if accumulator_bits(kernel) == 24 else str(accumulator_bits(kernel)),
+        "layouts": "" if layouts(kernel) == "any" else layouts(kernel),
+        "static_scales": ", ".join(static_schemes(kernel)),
+        "takes_bias": "adds the bias itself" if takes_bias(kernel) else "",
+        "rounds_scales": "to the dtype of the input" if rounds_scales(kernel) else "",
+        "deterministic": "" if deterministic(kernel) else "no",
+        "flushes_subnormals": "may become zero" if flushes_subnormals(kernel) else "",
+        "keeps_values": "values, not codes" if keeps_values(kernel) else "",
+        "work": "" if work(kernel) is None else f"at most {work(kernel):,} multiply-adds",
+    }
+    return {name: text for name, text in declared.items() if text}
+
+
+def _named(*dtypes: torch.dtype | None) -> str:
+    return ", ".join(str(dtype).removeprefix("torch.") for dtype in dtypes if dtype is not None)
 
 
 def packing(kernel: Kernel) -> str:
@@ -181,7 +245,7 @@ def multiply(
     if bias is not None and takes_bias(kernel):
         return kernel.linear(x, packed, bias=bias, **given)
     y = kernel.linear(x, packed, **given)
-    return y if bias is None else y + bias
+    return y if bias is None else (y + bias).to(y.dtype)
 
 
 def probe(run: Callable[[], object]) -> str | None:
@@ -205,8 +269,12 @@ def probe_product(kernel: Product, scheme: Scheme, device: str, m: int, n: int, 
     # Of other libraries' kernels no smaller shape says the same: they choose another path, or refuse, by M, N and K
     # themselves (tiles, alignment, limits of a grid).  That of a scheme alone is asked with a small shape.
 
+    operand = scheme.activation
+    static = operand is not None and not operand.dynamic
+
     def run(dtype: torch.dtype) -> Tensor:
         x, weight = (torch.ones(rows, k, device=device, dtype=dtype) for rows in (m, n))
-        return kernel.linear(x, kernel.pack(weight, scheme))
+        scale = quantize(x, replace(operand, dynamic=True)).scale if static else None  # type: ignore[type-var]
+        return multiply(kernel, x, kernel.pack(weight, scheme), activation_scale=scale)
 
     return next((reason for dtype in dtypes(kernel) if (reason := probe(lambda d=dtype: run(d)))), None)

@@ -9,11 +9,13 @@ import torch
 from torch import Tensor
 
 from quantsuite.kernels.operations import OPERATIONS
-from quantsuite.kernels.protocol import Layouts
+from quantsuite.kernels.protocol import DEFAULT_DTYPES, FEWEST_BITS, Layouts, dtypes, output_dtype
 
 LONGEST_NAME = 100
 NO_NAME = "none"
 """What contrasts call the lack of a kernel."""
+FLAGS = ("takes_bias", "rounds_scales", "deterministic", "flushes_subnormals", "keeps_values")
+"""What a kernel declares as true or false."""
 
 
 class KernelError(ValueError):
@@ -51,23 +53,23 @@ def _validate_name(kernel: Any, where: str) -> None:
 
 
 def require_product(kernel: Any, y: object, x: Tensor, n: int) -> Tensor:
-    """What a kernel's ``linear`` returned of ``x`` ``[..., K]``, if it is ``[..., n]`` in the dtype of ``x``.
+    """What a kernel's ``linear`` returned of ``x`` ``[..., K]``, in the dtype of ``x``.
+
+    It must be ``[..., n]`` in the dtype that the kernel declares, that of ``x`` unless it does.
 
     Raises:
         KernelError: naming the kernel and what it returned.
     """
-    expected = (*x.shape[:-1], n)
-    if isinstance(y, Tensor) and y.shape == expected and y.dtype == x.dtype:
-        return y
+    expected, dtype = (*x.shape[:-1], n), output_dtype(kernel) or x.dtype
+    if isinstance(y, Tensor) and y.shape == expected and y.dtype == dtype:
+        return y.to(x.dtype)
     found = f"a Tensor {list(y.shape)} of {y.dtype}" if isinstance(y, Tensor) else f"a {type(y).__name__}"
-    raise KernelError(
-        f"{kernel.name}.linear of {list(x.shape)} returned {found}, expected {list(expected)} of {x.dtype}"
-    )
+    raise KernelError(f"{kernel.name}.linear of {list(x.shape)} returned {found}, expected {list(expected)} of {dtype}")
 
 
 def _validate_lists(kernel: Any, where: str) -> None:
     """Whether a kernel's schemes and dtypes are such."""
-    names = getattr(kernel, "dtypes", ("float32",))
+    names = getattr(kernel, "dtypes", DEFAULT_DTYPES)
     for attribute, value in (("schemes", kernel.schemes), ("dtypes", names)):
         if isinstance(value, str) or not isinstance(value, Sequence) or not all(isinstance(v, str) for v in value):
             raise KernelError(f"{where}: {attribute} of {kernel.name} is {value!r}, expected a list of strings")
@@ -76,21 +78,45 @@ def _validate_lists(kernel: Any, where: str) -> None:
             OPERATIONS[kernel.operation].parse(scheme)
         except ValueError as error:
             raise KernelError(f"{where}: {kernel.name} claims {scheme!r}: {error}") from error
+    if not names:
+        raise KernelError(f"{where}: dtypes of {kernel.name} is empty, so that nothing is tried; name one or drop it")
     for name in names:
-        if not getattr(getattr(torch, name, None), "is_floating_point", False):
-            raise KernelError(f"{where}: {kernel.name} has dtype {name!r}; use names such as 'bfloat16'")
+        _validate_dtype(kernel, "dtype", name, where)
+
+
+def _validate_dtype(kernel: Any, what: str, name: object, where: str) -> None:
+    if not (isinstance(name, str) and getattr(getattr(torch, name, None), "is_floating_point", False)):
+        raise KernelError(f"{where}: {kernel.name} has {what} {name!r}; use names such as 'bfloat16'")
+
+
+def _validate_output(kernel: Any, where: str) -> None:
+    """Whether the dtype of the output, if one is declared, holds what an input's does."""
+    if getattr(kernel, "output_dtype", None) is None:
+        return
+    _validate_dtype(kernel, "output_dtype", kernel.output_dtype, where)
+    returned = output_dtype(kernel)
+    for taken in dtypes(kernel):
+        if returned != torch.promote_types(taken, returned):
+            raise KernelError(
+                f"{where}: {kernel.name} returns {returned} of {taken}, whose values it does not hold; "
+                "leave that out of its dtypes"
+            )
 
 
 def _validate_options(kernel: Any, where: str) -> None:
     """Whether what a kernel may declare besides is of its kind."""
-    for attribute in ("accumulator_bits", "work"):
-        value = getattr(kernel, attribute, 1)
-        if type(value) is not int or value < 1:
-            raise KernelError(f"{where}: {attribute} of {kernel.name} is {value!r}, expected a whole number from 1")
-    for attribute, known in (("layouts", get_args(Layouts)), ("takes_bias", (True, False))):
+    for attribute, least in (("accumulator_bits", FEWEST_BITS), ("work", 1)):
+        value = getattr(kernel, attribute, least)
+        if type(value) is not int or value < least:
+            why = ", below which the bound of a sum lets all zeros pass" if least == FEWEST_BITS else ""
+            raise KernelError(
+                f"{where}: {attribute} of {kernel.name} is {value!r}, expected a whole number from {least}{why}"
+            )
+    for attribute, known in (("layouts", get_args(Layouts)), *((flag, (True, False)) for flag in FLAGS)):
         value = getattr(kernel, attribute, known[0])
         if value not in list(known):
             raise KernelError(f"{where}: {attribute} of {kernel.name} is {value!r}, expected one of {known}")
+    _validate_output(kernel, where)
     for name in OPERATIONS[kernel.operation].optional:
         if not callable(getattr(kernel, name, print)):
             raise KernelError(f"{where}: {name} of {kernel.name} is {getattr(kernel, name)!r}, expected a function")
