@@ -203,7 +203,7 @@ def check_longest_integer_sum(kernel: Product, scheme: Scheme, *, device: str, d
     pair = scheme.activation, scheme.weight
     if not all(o is not None and isinstance(o.format, IntegerFormat) and o.symmetric for o in pair):
         raise NotApplicable(f"{scheme} has operands that are not symmetric integers")
-    unit = math.lcm(setting.units()[1], *TILES)
+    unit = math.lcm(setting.units()[1], TILES[-1])
     x_max, w_max = (int(grid(operand).max()) for operand in pair if operand is not None)
     held = 2 ** accumulator_bits(kernel) // (x_max * w_max)
     k = min(exact_int32_terms(x_max, w_max), held, 2**18) // unit * unit
@@ -267,10 +267,11 @@ def check_product_of_zeros(kernel: Product, scheme: Scheme, *, device: str, dtyp
     """Zero tokens and zero rows give zeros, and an all-zero operand gives an all-zero product."""
     setting = Setting(kernel, scheme, device, dtype, seed)
     x, weight = setting.pair(*setting.shape())
-    x[1], weight[2] = 0, 0
+    token, row = len(x) // 2, len(weight) // 2
+    x[token], weight[row] = 0, 0
     got = setting.product(x, weight)
-    same("the output of a zero token", got[1], torch.zeros_like(got[1]))
-    same("the outputs of a zero weight row", got[:, 2], torch.zeros_like(got[:, 2]))
+    same("the output of a zero token", got[token], torch.zeros_like(got[token]))
+    same("the outputs of a zero weight row", got[:, row], torch.zeros_like(got[:, row]))
     same("zero activations", setting.product(torch.zeros_like(x), weight), torch.zeros_like(got))
     return same("zero weight", setting.product(x, torch.zeros_like(weight)), torch.zeros_like(got))
 
@@ -283,8 +284,12 @@ def check_product_shapes(kernel: Product, scheme: Scheme, *, device: str, dtype:
         tightest = max(tightest, setting.within(f"[{m}, {k}] x [{n}, {k}]", *setting.pair(m, n, k)))
     m, n, k = setting.shape()
     x, weight = setting.pair(m, n, k)
-    flat = setting.product(x, weight)
-    same(f"[4, {m // 4}, {k}] x [{n}, {k}]", setting.product(x.view(4, m // 4, k), weight), flat.view(4, m // 4, n))
+    flat, batch = setting.product(x, weight), math.gcd(m, 4)
+    same(
+        f"[{batch}, {m // batch}, {k}] x [{n}, {k}]",
+        setting.product(x.view(batch, -1, k), weight),
+        flat.view(batch, -1, n),
+    )
     return tightest
 
 
