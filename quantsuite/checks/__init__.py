@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from quantsuite.checks import accumulator, layers, products, quantizers
+from quantsuite.checks import accumulator, layers, products, quantizers, sizes, special
 from quantsuite.checks.outcome import CheckFailure, Measured, NotApplicable, NotSupported
 from quantsuite.kernels.operations import OPERATIONS
 
@@ -44,7 +44,7 @@ def register_checks(operation: str, *modules: object) -> None:
 
 
 register_checks("quantize", quantizers)
-register_checks("linear", products, layers, accumulator)
+register_checks("linear", products, sizes, special, layers, accumulator)
 
 
 def property_name(check: Check) -> str:

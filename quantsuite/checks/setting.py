@@ -102,6 +102,10 @@ class Setting:
             )
         return unsupported_shape(self.kernel, self.scheme, self.device, m, n, k)
 
+    def refuses(self, m: int, n: int, k: int) -> bool:
+        """Whether the kernel does not take a shape here."""
+        return unsupported_shape(self.kernel, self.scheme, self.device, m, n, k) is not None
+
     def fitting(self, *wanted: tuple[int, int, int]) -> Iterator[tuple[int, int, int]]:
         """Shapes ``(M, N, K)``, N and K rounded up to whole blocks, that the kernel takes here.
 
