@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from quantsuite.bounds import bound_element, exact_int32_terms
-from quantsuite.checks.draws import anchor, block_shape, grid, largest_outlier, mixed, reach, top
-from quantsuite.checks.oracle import nearest_values, rounding_error
+from quantsuite.checks.draws import anchor, block_shape, grid, largest_outlier, mixed, reach, top, with_hard_range
+from quantsuite.checks.oracle import nearest_values, rounding_error, scale_rounding
 from quantsuite.checks.outcome import NotApplicable, compare, same
 from quantsuite.checks.setting import FLOAT32_BITS, TILES, Setting, scaled_as_a_whole
 from quantsuite.formats import IntegerFormat
@@ -62,18 +62,23 @@ def check_product_of_unit_vectors(
     """
     setting = Setting(kernel, scheme, device, dtype, seed)
     k, tightest = setting.square(129), 0.0
-    values = mixed(k, k, seed=seed, device=device, dtype=dtype)
-    exact, all_bits = values.double().cpu(), 2 - torch.finfo(dtype).eps
+    drawn, all_bits = mixed(k, k, seed=seed, device=device, dtype=dtype), 2 - torch.finfo(dtype).eps
     for case, outer, inner in (
         ("unit activations", scheme.activation, scheme.weight),
         ("unit weights", scheme.weight, scheme.activation),
     ):
+        values = with_hard_range(drawn, inner)
+        exact = values.double().cpu()
         diagonal = torch.eye(k, device=device, dtype=dtype) * (all_bits if outer is None else 1.5)
         factor, certain = (matrix.diag() for matrix in _nearest(diagonal, outer))
         nearest, settled = _nearest(values, inner)
         settled = settled & certain & (dtype == torch.float32)
         expected = torch.where(settled, nearest, exact) * factor
-        error = torch.zeros_like(exact) if inner is None else bound_element(exact, inner)
+        error = (
+            torch.zeros_like(exact)
+            if inner is None
+            else bound_element(exact, inner) + scale_rounding(exact, inner, dtype)
+        )
         error = (error * factor).masked_fill(settled, 0)
         largest = expected.abs() + error
         bound = error + rounding_error(largest, dtype, times=5) + setting.roundoff * largest
