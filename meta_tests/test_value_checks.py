@@ -63,3 +63,18 @@ def test_an_index_that_overflows_is_seen_where_it_is_asked_for(monkeypatch: pyte
     assert sizes.check_product_beyond_int32_indices(PlainProduct(), INT8, **given) == 0
     with pytest.raises(CheckFailure, match="tokens from"):
         sizes.check_product_beyond_int32_indices(PlainProduct(after=overflowing), INT8, **given)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("scheme", ["int8-row", "int8-row:int8-token"])
+def test_scales_that_are_an_ulp_off_are_granted_their_roundings(scheme: str, dtype: torch.dtype) -> None:
+    kernel = PlainProduct(w_scale=lambda scale: scale * (1 + 2.0**-23))
+    for check in (sizes.check_product_of_scaled_codes_is_exact, sizes.check_product_of_longest_k_is_exact):
+        found = check(kernel, Scheme.parse(scheme), device="cpu", dtype=dtype, seed=0)
+        assert found > 0 if dtype == torch.float32 else found <= 1
+
+
+def test_a_sum_that_is_an_ulp_off_beside_exact_scales_is_caught() -> None:
+    kernel = PlainProduct(after=lambda y: torch.where(y.abs() > 1000, y * (1 + 2.0**-23), y))
+    with pytest.raises(CheckFailure, match="no error is allowed"):
+        sizes.check_product_of_scaled_codes_is_exact(kernel, INT8, device="cpu", dtype=torch.float32, seed=0)
