@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from quantsuite.checks import accumulator, layers, products, quantizers, training
+from quantsuite.checks import accumulator, layers, products, quantizer_values, quantizers, sizes, special, training
 from quantsuite.checks.outcome import CheckFailure, Measured, NotApplicable, NotSupported
 from quantsuite.kernels.operations import OPERATIONS
 
@@ -43,8 +43,8 @@ def register_checks(operation: str, *modules: object) -> None:
     CHECKS[operation] = (*CHECKS.get(operation, ()), *found)
 
 
-register_checks("quantize", quantizers)
-register_checks("linear", products, layers, accumulator, training)
+register_checks("quantize", quantizers, quantizer_values)
+register_checks("linear", products, sizes, special, layers, accumulator, training)
 
 
 def property_name(check: Check) -> str:

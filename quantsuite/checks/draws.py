@@ -54,6 +54,21 @@ def mixed(rows: int, k: int, *, seed: int, device: str, dtype: torch.dtype) -> T
     return normal(rows, k, seed=seed, device=device, dtype=dtype) * torch.exp2(within + between).to(dtype).to(device)
 
 
+def with_hard_range(values: Tensor, operand: Operand | None) -> Tensor:
+    """A matrix whose first block has a range that is hard for a zero point: it lies near a half of a step.
+
+    From -52 to 6.125 a step of four bits is 3.875, which bfloat16 holds, and the zero point 13.42 steps from the least
+    value; computed in eight bits the step is 3.859, the quotient 13.5, and the largest value is clipped by 0.59 steps.
+    """
+    if operand is None or operand.symmetric:
+        return values
+    _, width = block_shape(operand)
+    values = values.clone()
+    block = values[0, : width if width > 1 else None]
+    block[::2], block[1::2], block[:2] = 1.0, -20.0, block.new_tensor([-52.0, 6.125])
+    return values
+
+
 def matrices(operand: Operand, *, seed: int, device: str, dtype: torch.dtype) -> Iterator[tuple[str, Tensor]]:
     """Named matrices ``[rows, K]`` from small to large: normal, shifted, with outliers, of all magnitudes."""
     rows, columns = block_shape(operand)

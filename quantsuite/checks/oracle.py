@@ -23,6 +23,20 @@ def rounding_error(values: Tensor, dtype: torch.dtype, times: int = 1) -> Tensor
     return times * (relative * values + info.smallest_normal * info.eps / 2)
 
 
+def scale_rounding(x: Tensor, operand: Operand, dtype: torch.dtype) -> Tensor:
+    """How much further an element (float64) may be off where scales are rounded to a dtype narrower than float32.
+
+    With a zero point: a scale that is half an ulp too small shortens the range by as much relative to it, and so does
+    the quotient, rounded to the same dtype, that the zero point is rounded from; an element at the end is clipped by
+    both.  Without one, the error is relative to the element itself, as any rounding of it.
+    """
+    if operand.symmetric or dtype == torch.float32:
+        return torch.zeros(x.shape, dtype=torch.float64)
+    view, shared = share_scales(x.double().cpu(), operand.granularity)
+    extent = view.amax(shared, keepdim=True).clamp(min=0) - view.amin(shared, keepdim=True).clamp(max=0)
+    return (torch.finfo(dtype).eps * extent).expand_as(view).reshape(x.shape)
+
+
 def nearest_values(x: Tensor, operand: Operand) -> tuple[Tensor, Tensor]:
     """The nearest value at the defined scale (float64) of each element, and where it is no other (bool).
 

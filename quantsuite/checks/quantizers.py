@@ -35,7 +35,7 @@ from quantsuite.kernels.protocol import Quantizer
 from quantsuite.scheme import Operand
 
 
-def _quantized(kernel: Quantizer, x: Tensor, operand: Operand) -> Tensor:
+def quantized(kernel: Quantizer, x: Tensor, operand: Operand) -> Tensor:
     """What a kernel makes of a tensor.
 
     Raises:
@@ -49,7 +49,7 @@ def _quantized(kernel: Quantizer, x: Tensor, operand: Operand) -> Tensor:
 
 def _within(kernel: Quantizer, operand: Operand, case: str, x: Tensor) -> float:
     """Compare with the element bound, widened by one rounding to the dtype of what was returned."""
-    values = _quantized(kernel, x, operand)
+    values = quantized(kernel, x, operand)
     bound = bound_element(x.cpu(), operand)
     info = torch.finfo(values.dtype)
     if values.dtype != torch.float32:
@@ -77,7 +77,7 @@ def check_values_are_nearest(
     x = normal(*shape, seed=seed, device=device, dtype=dtype)
     tightest = 0.0
     for case, values in (("normal", x), ("cubes of normal", x**3)):
-        got = _quantized(kernel, values, operand)
+        got = quantized(kernel, values, operand)
         expected, settled = nearest_values(values, operand)
         expected = torch.where(settled, expected, got.double().cpu())
         tightest = max(tightest, compare(case, got, expected, rounding_error(expected.abs(), got.dtype)))
@@ -93,7 +93,7 @@ def check_search_reduces_errors(
     rows, columns = block_shape(operand)
     shape = rows * math.ceil(8 / rows), columns * math.ceil(256 / columns)
     x = normal(*shape, seed=seed, device=device, dtype=dtype)
-    got = _quantized(kernel, x, operand)
+    got = quantized(kernel, x, operand)
     plain = reference.quantize_dequantize(x.cpu(), replace(operand, clip=False))
 
     def norms(values: Tensor) -> Tensor:
@@ -111,14 +111,14 @@ def check_search_reduces_errors(
 def check_codes_are_kept(kernel: Quantizer, operand: Operand, *, device: str, dtype: torch.dtype, seed: int) -> float:
     """Every value that has a code comes back as it is."""
     x = at_scale_one(grid(operand), operand, device=device, dtype=dtype)
-    return same("all codes at scale 1", _quantized(kernel, x, operand), round_at_scale_one(x, operand))
+    return same("all codes at scale 1", quantized(kernel, x, operand), round_at_scale_one(x, operand))
 
 
 def check_ties_go_to_even(kernel: Quantizer, operand: Operand, *, device: str, dtype: torch.dtype, seed: int) -> float:
     """Halfway between two codes the even one is taken."""
     values = grid(operand)
     x = at_scale_one((values[1:] + values[:-1]) / 2, operand, device=device, dtype=dtype)
-    return same("all midpoints at scale 1", _quantized(kernel, x, operand), round_at_scale_one(x, operand))
+    return same("all midpoints at scale 1", quantized(kernel, x, operand), round_at_scale_one(x, operand))
 
 
 def check_all_codes_are_used(
@@ -127,7 +127,7 @@ def check_all_codes_are_used(
     """As many values come out as the operand's range has codes, no more and no fewer."""
     expected = grid(operand)
     values = torch.cat([expected, (expected[1:] + expected[:-1]) / 2, expected.min()[None] * 1.0])
-    got = _quantized(kernel, at_scale_one(values, operand, device=device, dtype=dtype), operand).double().cpu().unique()
+    got = quantized(kernel, at_scale_one(values, operand, device=device, dtype=dtype), operand).double().cpu().unique()
     got = got[got <= anchor(operand)]
     if len(got) != len(expected):
         raise CheckFailure(f"all codes at scale 1: {len(got)} values came out, {operand} has {len(expected)}")
@@ -139,21 +139,21 @@ def check_zeros_stay_zero(kernel: Quantizer, operand: Operand, *, device: str, d
     rows, columns = block_shape(operand)
     shape = (2 * rows, 4 * columns)
     zeros = torch.zeros(shape, device=device, dtype=dtype)
-    same(f"zeros {list(shape)}", _quantized(kernel, zeros, operand), zeros)
+    same(f"zeros {list(shape)}", quantized(kernel, zeros, operand), zeros)
     x = normal(*shape, seed=seed, device=device, dtype=dtype) + 2
     place = torch.arange(x.numel(), device=device).reshape(shape) % 3 == 0
     x = x.masked_fill(place, 0)
-    return same("zeros among normal values", _quantized(kernel, x, operand)[place], x[place])
+    return same("zeros among normal values", quantized(kernel, x, operand)[place], x[place])
 
 
-def _other_blocks(operand: Operand, shape: tuple[int, int]) -> Tensor:
-    """Where a matrix's elements share no scale with element ``[0, 0]``.
+def other_blocks(operand: Operand, shape: tuple[int, int], place: tuple[int, int] = (0, 0)) -> Tensor:
+    """Where a matrix's elements share no scale with the one at ``place``.
 
     Raises:
         NotApplicable: if all of them do.
     """
     label = torch.zeros(shape)
-    label[0, 0] = 1
+    label[place] = 1
     view, shared = share_scales(label, operand.granularity)
     others = (view.amax(shared, keepdim=True).expand_as(view) == 0).reshape(shape)
     if not others.any() or operand.scale.of_tensor:
@@ -167,11 +167,11 @@ def check_blocks_are_independent(
     """A large value changes nothing outside its own block."""
     rows, columns = block_shape(operand)
     x = normal(3 * rows, 4 * columns, seed=seed, device=device, dtype=dtype)
-    others = _other_blocks(operand, (3 * rows, 4 * columns)).to(device)
-    before = _quantized(kernel, x, operand)
+    others = other_blocks(operand, (3 * rows, 4 * columns)).to(device)
+    before = quantized(kernel, x, operand)
     x = x.clone()
     x[0, 0] = 1000
-    after = _quantized(kernel, x, operand)
+    after = quantized(kernel, x, operand)
     return same("other blocks after x[0, 0] = 1000", after[others], before[others])
 
 
@@ -183,10 +183,10 @@ def check_powers_of_two_factor_out(
         raise NotApplicable("small values are subnormal in float16")
     rows, columns = block_shape(operand)
     x = normal(3 * rows, 4 * columns, seed=seed, device=device, dtype=dtype)
-    expected = _quantized(kernel, x, operand)
+    expected = quantized(kernel, x, operand)
     for exponent in (1, -1, 7, -7):
         factor = 2.0**exponent
-        same(f"x * 2^{exponent}", _quantized(kernel, x * factor, operand), expected.double() * factor)
+        same(f"x * 2^{exponent}", quantized(kernel, x * factor, operand), expected.double() * factor)
     return 0.0
 
 
@@ -199,7 +199,7 @@ def check_signs_are_symmetric(
         raise NotApplicable(f"the codes of {operand} are not symmetric")
     rows, columns = block_shape(operand)
     x = normal(3 * rows, 4 * columns, seed=seed, device=device, dtype=dtype)
-    return same("-x", _quantized(kernel, -x, operand), -_quantized(kernel, x, operand).double())
+    return same("-x", quantized(kernel, -x, operand), -quantized(kernel, x, operand).double())
 
 
 def check_subnormal_values(kernel: Quantizer, operand: Operand, *, device: str, dtype: torch.dtype, seed: int) -> float:
@@ -229,7 +229,7 @@ def check_nan_is_not_hidden(
         x = normal(3 * rows, 4 * columns, seed=seed, device=device, dtype=dtype)
         x[place] = bad
         try:
-            got = _quantized(kernel, x, operand)[place]
+            got = quantized(kernel, x, operand)[place]
         except ValueError:
             continue
         if torch.isfinite(got):
@@ -265,8 +265,8 @@ def check_layouts(kernel: Quantizer, operand: Operand, *, device: str, dtype: to
         "transposed": lambda x: x.t().contiguous().t(),
         "strided": lambda x: x.repeat_interleave(2, dim=1)[:, ::2],
     }
-    expected = _quantized(kernel, x, operand)
-    return max(same(f"{name} input", _quantized(kernel, lay(x), operand), expected) for name, lay in layouts.items())
+    expected = quantized(kernel, x, operand)
+    return max(same(f"{name} input", quantized(kernel, lay(x), operand), expected) for name, lay in layouts.items())
 
 
 def check_repeatable(kernel: Quantizer, operand: Operand, *, device: str, dtype: torch.dtype, seed: int) -> float:
@@ -274,6 +274,6 @@ def check_repeatable(kernel: Quantizer, operand: Operand, *, device: str, dtype:
     rows, columns = block_shape(operand)
     x = normal(3 * rows, 4 * columns, seed=seed, device=device, dtype=dtype)
     copy = x.clone()
-    first = _quantized(kernel, x, operand).clone()
+    first = quantized(kernel, x, operand).clone()
     same("the input after quantization", x, copy)
-    return same("the same input again", _quantized(kernel, x, operand), first)
+    return same("the same input again", quantized(kernel, x, operand), first)

@@ -21,14 +21,49 @@ from quantsuite.quantize import quantize
 from quantsuite.scheme import Operand, Scheme
 
 FLOAT32_BITS = 24
-TILES = (64, 256)
+TILES = (1, 16, 64, 256)
 """What kernels may ask all sizes to be multiples of."""
+ROWS = (16, 32, 64, 128, 256)
+"""What kernels may ask M alone to be a multiple of."""
+MOST_ROWS = (16, 8, 4, 2, 1)
+"""What M may be at most, for kernels of decoding."""
 TOKENS = (1, 2, 4, 8, 16)
 """Numbers of tokens at a time that kernels treat apart."""
 PARTS = 24
 """How often few tokens are multiplied, at most."""
 FEWEST = 4
 """Rows and blocks of rows to which shapes shrink for a kernel that is slow."""
+
+
+def _up(size: int, unit: int) -> int:
+    return unit * math.ceil(size / unit)
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How a shape is changed until a kernel takes it.
+
+    Args:
+        tile: what N and K are rounded up to multiples of.
+        multiple: what M is rounded up to a multiple of.
+        most: what M is at most, if not 0.
+    """
+
+    tile: int
+    multiple: int = 1
+    most: int = 0
+
+    def rows(self, m: int) -> int:
+        """The number of rows for ``m`` wanted ones."""
+        return _up(min(m, self.most or m), self.multiple)
+
+
+FITS = (
+    *(Fit(tile, tile) for tile in TILES),
+    *(Fit(tile, multiple) for tile in TILES for multiple in (1, *ROWS) if multiple != tile),
+    *(Fit(tile, most=most) for tile in TILES for most in MOST_ROWS),
+)
+"""In the order in which they are tried; the first changes nothing."""
 
 
 @dataclass(frozen=True)
@@ -67,40 +102,51 @@ class Setting:
             )
         return unsupported_shape(self.kernel, self.scheme, self.device, m, n, k)
 
+    def refuses(self, m: int, n: int, k: int) -> bool:
+        """Whether the kernel does not take a shape here."""
+        return unsupported_shape(self.kernel, self.scheme, self.device, m, n, k) is not None
+
     def fitting(self, *wanted: tuple[int, int, int]) -> Iterator[tuple[int, int, int]]:
         """Shapes ``(M, N, K)``, N and K rounded up to whole blocks, that the kernel takes here.
 
-        If it takes none, then rounded up to multiples of the first of :data:`TILES` of which it takes any.  Those that
-        are more work than it declares for a check have fewer rows, or are left out.
+        For one that it does not take the first of :data:`FITS` that it does; the fit of the shape before it is tried
+        first.  Those that are more work than it declares for a check have fewer rows, or are left out.
 
         Raises:
-            NotSupported: with the kernel's reason, if it takes none of these either.
+            NotSupported: with the kernel's reason, if it takes none of these.
             NotApplicable: if all are too much work.
         """
-        taken, reason = False, None
-        for tile in (1, *TILES):
-            units = [math.lcm(unit, tile) for unit in (1, *self.units())]
-            for sizes in wanted:
-                shape = [unit * math.ceil(size / unit) for unit, size in zip(units, sizes, strict=True)]
-                m, n, k = self._affordable(*shape) if tile == 1 else shape
+        found: dict[tuple[int, int, int], None] = {}
+        reasons: list[str] = []
+        too_much: NotApplicable | None = None
+        fits = list(FITS)
+        for sizes in wanted:
+            for fit in fits:
                 try:
-                    refused = self._refused(m, n, k)
-                except NotApplicable:
-                    if taken or sizes != wanted[-1]:
-                        continue
-                    raise
+                    shape = self._fitted(fit, *sizes)
+                    refused = self._refused(*shape)
+                except NotApplicable as error:
+                    too_much = error
+                    continue
                 if refused is None:
-                    taken = True
-                    yield m, n, k
-                reason = reason or refused
-            if taken:
-                return
-        raise NotSupported(reason)
+                    fits = [fit, *(other for other in fits if other != fit)]
+                    if shape not in found:
+                        found[shape] = None
+                        yield shape
+                    break
+                reasons.append(refused)
+        if not found:
+            raise NotSupported(reasons[0]) if reasons or too_much is None else too_much
+
+    def _fitted(self, fit: Fit, m: int, n: int, k: int) -> tuple[int, int, int]:
+        n, k = (_up(size, math.lcm(unit, fit.tile)) for size, unit in zip((n, k), self.units(), strict=True))
+        return self._affordable(m, n, k) if fit == FITS[0] else (fit.rows(m), n, k)
 
     def square(self, least: int) -> int:
-        """The first size from ``least`` on, in whole blocks or tiles, that the kernel takes as M, N and K alike.
+        """The first size from ``least`` on, in whole blocks or tiles, that the kernel takes as N and K alike.
 
-        Smaller, if that is more work than it declares for a check.
+        With as many rows, or any number of them that :data:`FITS` has.  Smaller, if that is more work than it declares
+        for a check.
 
         Raises:
             NotSupported: with the kernel's reason, if it takes none.
@@ -109,10 +155,9 @@ class Setting:
         reason, limit, unit = None, work(self.kernel), math.lcm(*self.units())
         if limit is not None:
             least = min(least, max(1, int(limit ** (1 / 3)) // unit) * unit)
-        for tile in (1, *TILES):
-            unit = math.lcm(*self.units(), tile)
-            size = unit * math.ceil(least / unit)
-            refused = self._refused(size, size, size)
+        for fit in FITS:
+            size = _up(least, math.lcm(unit, fit.tile))
+            refused = self._refused(fit.rows(size), size, size)
             if refused is None:
                 return size
             reason = reason or refused
@@ -209,17 +254,28 @@ class Setting:
     def split_products(self, x: Tensor, weight: Tensor) -> Iterator[tuple[str, Tensor, Tensor]]:
         """The product of all tokens at once, and of some, few at a time, with the same packed weight.
 
-        Named, with the numbers of the tokens.
+        Of a kernel that takes neither, with as many at a time as it takes, some of them twice.
+
+        Returns:
+            Names, the numbers of the tokens, and their outputs.
+
+        Raises:
+            NotSupported: with the kernel's reason, if it takes no number of tokens.
         """
         packed, n = self.pack(weight), weight.shape[0]
         m, k = x.shape
         same_scale = not scaled_as_a_whole(self.scheme.activation) or len(x.abs().amax(1).unique()) == 1
-        for tokens in (m, *(size for size in TOKENS if size < m and same_scale)):
-            if self._refused(tokens, n, k) is None:
-                every = math.ceil(m / tokens / PARTS)
-                places = torch.arange(m).flip(0).split(tokens)[: m // tokens : every]
-                parts = [self.multiply(x[place], packed, n) for place in places]
-                yield f"{tokens} tokens of [{m}, {k}] x [{n}, {k}]", torch.cat(places), torch.cat(parts)
+        refused = {size: self._refused(size, n, k) for size in (m, *(t for t in TOKENS if t < m and same_scale))}
+        taken = [size for size, reason in refused.items() if reason is None]
+        if not taken and same_scale:
+            taken = [size for size in ROWS if self._refused(size, n, k) is None][:1]
+        if not taken:
+            raise NotSupported(refused[m])
+        for tokens in taken:
+            places = (torch.arange(_up(m, tokens)) % m).flip(0).split(tokens)
+            places = places[:: math.ceil(len(places) / PARTS)]
+            parts = [self.multiply(x[place], packed, n) for place in places]
+            yield f"{tokens} tokens of [{m}, {k}] x [{n}, {k}]", torch.cat(places), torch.cat(parts)
 
 
 def scaled_as_a_whole(operand: Operand | None) -> bool:
