@@ -41,17 +41,17 @@ def shifted(index: object) -> Callable[[Tensor], Tensor]:
     [
         ((ALL, [3, 17]), "all of columns 3 and 17;"),
         (([0, 5], [3, 17]), "wrong: only"),
-        ((ALL, slice(64, 96)), "all of the last group of 32 columns, 64 to 95;"),
-        ((ALL, slice(32, 64)), "all of the group of 32 columns, 32 to 63;"),
+        ((ALL, slice(64, 96)), "all of the last group of 32 columns (64 to 95);"),
+        ((ALL, slice(32, 64)), "all of the group of 32 columns (32 to 63);"),
         ((slice(1, None, 2), ALL), "all of every second row from 1 on;"),
         ((slice(16, None), ALL), "all of rows 16 on;"),
         ((slice(32, None), ALL), "all of the last, partial tile of 16: rows 32 on;"),
         ((slice(35, None), ALL), "all of rows 35 on, 3 and up of the last tile of 16;"),
-        ((36, ALL), "all of the last row, 36;"),
+        ((36, ALL), "all of the last row (36);"),
         ((4, ALL), "all of row 4;"),
         ((4, 7), "wrong: one element;"),
         ((ALL, ALL), "wrong: all elements;"),
-        ((slice(0, 16), slice(90, 96)), "all of the group of 16 rows, 0 to 15, columns 90 on, 10 and up"),
+        ((slice(0, 16), slice(90, 96)), "all of the group of 16 rows (0 to 15), in columns 90 on, 10 and up"),
         ((ALL, [0, 1, 2, 16, 17, 18, 32, 33, 34, 48, 49, 50, 64, 65, 66, 80, 81, 82]), "columns 0 to 2 of every 16;"),
         ((slice(0, 5), ALL), "all of the first 5 rows;"),
         ((ALL, [1, 4, 5, 20, 50]), "all of 5 of 96 columns, the first 1, 4 and 5;"),
@@ -59,14 +59,27 @@ def shifted(index: object) -> Callable[[Tensor], Tensor]:
 )
 def test_wrong_elements_are_told_by_their_place(index: Index, words: str) -> None:
     if index == ([0, 5], [3, 17]):
-        words = "only rows 0 and 5, columns 3 and 17 (2 of 4 elements there);"
+        words = "only rows 0 and 5, in columns 3 and 17 (2 of 4 elements there);"
     assert words in message(shifted(index))
 
 
 def test_a_group_of_which_a_bound_hides_some_is_told_as_that_group() -> None:
     missing = [*range(66, 96)]
     missing.remove(80)
-    assert "29 of the last group of 32 columns, 64 to 95" in message(shifted((ALL, missing)))
+    assert "29 of the last group of 32 columns (64 to 95)" in message(shifted((ALL, missing)))
+
+
+def test_a_column_in_which_a_bound_hides_some_rows_is_told_as_that_column() -> None:
+    rows = [row for row in range(ROWS) if row not in (3, 20)]
+    assert "only the last column (95) (35 of 37 elements there)" in message(shifted((rows, 95)))
+
+
+def test_rows_that_chance_chose_are_left_out_beside_a_column() -> None:
+    assert "wrong: only the last column (95) (6 of 37 elements there)" in message(shifted(([0, 3, 4, 11, 30, 33], 95)))
+
+
+def test_three_rows_are_no_step() -> None:
+    assert "rows 0, 2 and 4;" in message(shifted(([0, 2, 4], ALL)))
 
 
 def test_the_diagonal_is_told() -> None:
@@ -86,7 +99,7 @@ def test_axes_have_the_names_that_the_caller_gives() -> None:
     ("shape", "index", "words"),
     [
         ((50,), slice(3, 7), "all of elements 3 to 6;"),
-        ((2, 3, 40), (1, 2, ALL), "all of the last index of axis 0, 1, the last row, 2;"),
+        ((2, 3, 40), (1, 2, ALL), "all of the last index of axis 0 (1), in the last row (2);"),
         ((4, 5, 6, 7), (ALL, 3), "all of index of axis 1 3;"),
     ],
 )

@@ -37,13 +37,15 @@ def describe_places(wrong: Tensor, axes: Sequence[str] = ()) -> str:
         return "one element"
     names = axis_names(wrong.dim(), axes)
     hit = [_hit(wrong, axis) for axis in range(wrong.dim())]
-    parts = [_indices(found, name) for found, name in zip(hit, names, strict=True) if not found.all()]
-    within = math.prod(int(found.sum()) for found in hit)
+    partial = [axis for axis, found in enumerate(hit) if not found.all()]
+    told = [axis for axis in partial if _is_told(hit[axis])] or partial
+    parts = [_indices(hit[axis], names[axis]) for axis in told]
+    within = math.prod(int(found.sum()) if axis in told else len(found) for axis, found in enumerate(hit))
     flat = _pattern(wrong.reshape(-1), "element") if count < within else None
     if flat and not flat.startswith("every"):
         return f"{flat}, in memory order"
     if parts:
-        where = ", ".join(parts)
+        where = ", in ".join(parts)
         return f"all of {where}" if count == within else f"only {where} ({count} of {within} elements there)"
     if wrong.dim() == 2 and wrong.shape[0] == wrong.shape[1] and torch.equal(wrong, wrong.diag().diag()):
         return "only on the diagonal"
@@ -55,11 +57,18 @@ def _hit(wrong: Tensor, axis: int) -> Tensor:
     return wrong.movedim(axis, 0).reshape(wrong.shape[axis], -1).any(1)
 
 
+def _is_told(hit: Tensor) -> bool:
+    """Whether the wrong indices of an axis are few, or make a pattern or most of a run; else chance chose them."""
+    places = hit.nonzero().flatten().tolist()
+    run = len(places) >= FEWEST and len(places) >= FILLED * (places[-1] - places[0] + 1)
+    return len(places) <= NAMED or _pattern(hit, "") is not None or (run and len(places) < FILLED * len(hit))
+
+
 def _indices(hit: Tensor, name: str) -> str:
     """The true ones of an axis of which some are not."""
     places, size = hit.nonzero().flatten().tolist(), len(hit)
     if len(places) == 1:
-        return f"the last {name}, {places[0]}" if places[0] == size - 1 > 0 else f"{name} {places[0]}"
+        return f"the last {name} ({places[0]})" if places[0] == size - 1 > 0 else f"{name} {places[0]}"
     if found := _pattern(hit, name):
         return found
     plural = plural_of(name)
@@ -93,7 +102,8 @@ def _pattern(hit: Tensor, name: str) -> str | None:
         (step,) = steps
         every = {2: "every second", 3: "every third"}.get(step, f"every {step}th")
         whole = first < step and last + step >= size
-        return f"{every} {name} from {first} on" if whole else f"{every} {name} from {first} to {last}"
+        if whole or len(places) >= FEWEST:
+            return f"{every} {name} from {first} {'on' if whole else f'to {last}'}"
     for tile in (4, 8, *TILES):
         if size >= 2 * tile and (found := _residues(hit, tile)) is not None:
             return f"{plural} {found} of every {tile}"
@@ -124,7 +134,7 @@ def _start(places: Sequence[int], size: int, *, most: bool) -> int:
 def _range(first: int, last: int, size: int, plural: str) -> str:
     """A run of indices, as the group or the tile that it is, if it is one."""
     length = last - first + 1
-    group = f"group of {length} {plural}, {first} to {last}"
+    group = f"group of {length} {plural} ({first} to {last})"
     if length in TILES and first % length == 0 and size > length:
         return f"the last {group}" if last == size - 1 else f"the {group}"
     if last < size - 1:
