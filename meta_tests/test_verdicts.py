@@ -261,6 +261,42 @@ def test_an_id_that_names_nothing_says_what_does(folder: Path, name: str, messag
         find_case(name, [str(folder / "mine.py")], device="cpu")
 
 
+SUITE = """
+from mine import doubled, raising
+
+from quantsuite.conformance import parametrize_with_checks
+
+
+@parametrize_with_checks([doubled, raising])
+def test_kernel(check):
+    check()
+"""
+
+
+def test_in_another_suite_a_failure_shows_that_suite_and_the_kernel_alone(folder: Path) -> None:
+    (folder / "test_mine.py").write_text(SUITE)
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "test_mine.py",
+        "-k",
+        "ties or repeatable",
+    ]
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{folder}", "COLUMNS": "200"}
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment, timeout=300)
+    assert "E       quantsuite.conformance.explanation.ExplainedFailure: does not hold: Halfway" in done.stdout
+    assert (
+        "reproduce: python -m pytest 'test_mine.py::test_kernel[doubled/int8-row/float32/ties_go_to_even]' --pdb"
+        in (done.stdout)
+    )
+    assert re.search(r"^mine.py:\d+: RuntimeError$", done.stdout, re.M)
+    assert not re.search(r"^\S*quantsuite/\S+:\d+: ", done.stdout.replace("SKIPPED", ""), re.M)
+
+
 @pytest.mark.parametrize("name", [property_name(check) for checks in CHECKS.values() for check in checks])
 def test_every_check_states_its_property_in_one_sentence(name: str) -> None:
     check = next(check for checks in CHECKS.values() for check in checks if property_name(check) == name)
