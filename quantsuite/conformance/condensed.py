@@ -127,7 +127,7 @@ class Failures:
         groups, others = _groups(reports)
         if config.option.verbose >= 2 or not groups:
             return (yield)
-        terminalreporter.stats["failed"] = [*others, *_at_length(groups)]
+        terminalreporter.stats["failed"] = [*_at_length(groups), *others]
         try:
             return (yield)
         finally:
@@ -148,4 +148,4 @@ class ShortSummary:
     def pytest_terminal_summary(self, terminalreporter: Any, config: pytest.Config) -> None:
         groups, others = _groups([report for report in self._reports if report.when == "call"])
         if config.option.verbose < 2 and groups:
-            terminalreporter.stats["failed"] = [*others, *(group.for_summary(config) for group in groups)]
+            terminalreporter.stats["failed"] = [*(group.for_summary(config) for group in groups), *others]

@@ -74,4 +74,6 @@ def _failure(report: pytest.TestReport, call: pytest.CallInfo[None]) -> str:
     if isinstance(error, pytest.fail.Exception):
         return str(error)
     crash = getattr(report.longrepr, "reprcrash", None)
-    return str(report.longrepr) if crash is None else crash.message
+    if crash is None:
+        return str(report.longrepr)
+    return crash.message.removesuffix("\n".join(["", *getattr(error, "__notes__", ())]))
