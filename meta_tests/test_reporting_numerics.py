@@ -105,6 +105,54 @@ def test_a_row_counts_the_schemes_that_ran() -> None:
     assert [rows[name]["Schemes"] for name in ("mine", "theirs", "known")] == ["2", "2", "1"]
 
 
+def test_a_row_shows_what_the_kernel_declares() -> None:
+    declared = msgspec.structs.replace(RESULTS[0], declares={"dtypes": "float32", "accumulator_bits": "14"})
+    rows = rows_of(topics([declared, *RESULTS[4:]])["Kernels: linear"])
+    assert rows["mine"]["Declares"] == "dtypes: float32; accumulator bits: 14"
+    assert rows["theirs"]["Declares"] == "-"
+
+
+def test_a_row_counts_the_properties_that_were_never_checked() -> None:
+    rows = rows_of(topics()["Kernels: linear"])
+    assert [rows[name]["Not checked"] for name in ("mine", "theirs", "known")] == ["0 of 2", "1 of 3", "0 of 2"]
+
+
+def test_what_follows_from_broken_hygiene_is_noted_as_that() -> None:
+    following = msgspec.structs.replace(RESULTS[4], follows="product_repeatable")
+    (table,) = topics([following])["Failures and what is not supported"].tables
+    assert table.rows == (("theirs", "int8-row", "product", "fails", "follows from product repeatable"),)
+
+
+def planted(name: str, category: str, *caught_by: str) -> list[PropertyResult]:
+    outcomes: list[tuple[str, Finding]] = [(check, "fails") for check in caught_by] + [("others", "exact")]
+    return [
+        msgspec.structs.replace(
+            result(name, "int8-row", check, outcome, None if outcome == "fails" else 0.0, reason="found"),
+            planted=category,
+        )
+        for check, outcome in outcomes
+    ]
+
+
+def test_the_score_counts_planted_and_caught_faults_by_category() -> None:
+    faults = [*planted("a", "tails", "x", "y", "z"), *planted("b", "tails", "x"), *planted("c", "races")]
+    topic = topics([*faults, *RESULTS])["Planted faults"]
+    scores, weak = topic.tables
+    assert scores.rows == (
+        ("tails", "2", "2", "100.0%", "2", "1"),
+        ("races", "1", "0", "0.0%", "-", "0"),
+        ("all", "3", "2", "66.7%", "2", "1"),
+    )
+    assert weak.rows == (("c", "races", "none"), ("b", "tails", "x"))
+
+
+def test_planted_faults_are_no_kernels_of_the_report() -> None:
+    found = topics([*planted("a", "tails", "x"), *RESULTS])
+    assert "a" not in rows_of(found["Kernels: linear"])
+    (table,) = found["Failures and what is not supported"].tables
+    assert "a" not in {row[0] for row in table.rows}
+
+
 def test_every_reason_is_listed_with_its_scheme() -> None:
     (table,) = topics()["Failures and what is not supported"].tables
     assert ("theirs", "int8-row", "product", "fails", "3 times the bound") in table.rows

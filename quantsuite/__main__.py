@@ -1,4 +1,4 @@
-"""The command line: ``python -m quantsuite run``, ``report``, ``gate``, ``power`` and ``convert``."""
+"""The command line: ``python -m quantsuite run``, ``report``, ``gate``, ``power``, ``convert``, ``reproduce``."""
 
 from __future__ import annotations
 
@@ -62,6 +62,9 @@ def _parser() -> argparse.ArgumentParser:
     change = commands.add_parser("convert", help="write run files of older versions as one of this")
     change.add_argument("old", type=Path, nargs="+", help="run files")
     change.add_argument("new", type=Path, help="run file that is not there yet")
+    again = commands.add_parser("reproduce", help="run one check of a kernel in this process, for a debugger")
+    again.add_argument("id", help="of the test: kernel/scheme/dtype/property")
+    add_options(again.add_argument, only=("kernel", "seed", "device"))
     for command in (report, power, check):
         command.add_argument("runs", type=Path, nargs="*" if command is power else "+", help="run files")
         add_options(command.add_argument, only=("accuracy_margin", "perplexity_margin", "margin"))
@@ -90,6 +93,19 @@ def _run(arguments: list[str]) -> int:
         return int(pytest.ExitCode.USAGE_ERROR)
     known = "ignore:Module already imported:pytest.PytestAssertRewriteWarning"  # That of this package, for this call.
     return int(pytest.main(["--noconftest", "--pyargs", f"quantsuite.{suite}", "-W", known, *arguments]))
+
+
+def _reproduce(options: argparse.Namespace) -> int:
+    """Raises whatever the kernel raises."""
+    from quantsuite.conformance.reproduction import find_case, reproduce
+
+    given = RunOptions.read(options)
+    try:
+        case = find_case(options.id, given.kernel, device=given.device, seed=given.seed)
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return reproduce(case)
 
 
 def _report(run: Run, options: argparse.Namespace, margins: Margins) -> int:
@@ -137,11 +153,13 @@ def _checked(loss: float) -> float:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a command; returns the exit status: 0, 1 if a gate failed, 2 on bad input, that of pytest for ``run``."""
+    """Run a command; returns the exit status: 0, 1 if a gate or check failed, 2 on bad input, pytest's for ``run``."""
     arguments = sys.argv[1:] if arguments is None else arguments
     if arguments[:1] == ["run"]:
         return _run(arguments[1:])
     options = _parser().parse_args(arguments)
+    if options.command == "reproduce":
+        return _reproduce(options)
     given = RunOptions.read(options)
     margins = given.margins
     try:

@@ -16,6 +16,7 @@ from quantsuite.metrics import metric
 from quantsuite.options import RunOptions
 from quantsuite.reading import ContentError, read_run
 from quantsuite.records import RESULT, ErrorPoint, Key, PropertyResult, Record, RecordError, Result, Run
+from quantsuite.reporting.checked import checked_kernels, reason_unchecked
 from quantsuite.runfile import RunFile
 from quantsuite.scheme import REFERENCE_NAME
 from quantsuite.tiny import embedded_baseline
@@ -114,6 +115,7 @@ class NumericsCollector:
         file = RunFile(self._path, move_unreadable=True, option="--numerics-output")
         self._output = Output(file, interval=NUMERICS_INTERVAL)
         self._chosen = options.kernel
+        self._require_all = options.require_all
         self._not_run: dict[str, str | None] = {}
         self._results: dict[object, PropertyResult | ErrorPoint] = {}
 
@@ -128,17 +130,28 @@ class NumericsCollector:
         if not self._results:
             return
         self._output.finish(session)
-        results = [result for result in self._results.values() if isinstance(result, PropertyResult)]
+        results = self._properties
         ran = {result.contestant for result in results if result.outcome not in NOT_RUN}
         self._not_run = {result.contestant: result.reason for result in results if result.contestant not in ran}
-        if self._chosen and results and not ran and session.exitstatus == pytest.ExitCode.OK:
+        missed = self._require_all and any(map(reason_unchecked, results))
+        if (missed or (self._chosen and results and not ran)) and session.exitstatus == pytest.ExitCode.OK:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    @property
+    def _properties(self) -> list[PropertyResult]:
+        return [result for result in self._results.values() if isinstance(result, PropertyResult)]
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         if self._results:
             terminalreporter.write_line(f"numerics: {self._path}\nreport:   python -m quantsuite report {self._path}")
         for name, reason in self._not_run.items() if self._chosen else ():
             terminalreporter.write_line(f"no check of {name} ran: {reason}")
+        found = [each for each in checked_kernels(self._properties) if each.total]
+        for kernel in found if self._chosen or self._require_all else ():
+            terminalreporter.write_line("\n".join(kernel.lines()))
+        missed = [kernel.kernel for kernel in found if not kernel.is_complete]
+        if self._require_all and missed:
+            terminalreporter.write_line(f"--require-all: not all properties were checked of {', '.join(missed)}")
 
 
 class Collector:

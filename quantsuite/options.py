@@ -164,6 +164,10 @@ _KEYWORDS: dict[str, dict[str, Any]] = {
         "package.module:name; may be repeated "
         "(default: those that are shipped, in a clone every file of kernels/, and installed entry points)",
     },
+    "require_all": {
+        "action": "store_true",
+        "help": "fail if a property that a scheme has was not checked, as where its kernel takes no shape of it",
+    },
     "check_timeout": {
         "type": _seconds,
         "help": "seconds that a kernel may take to load, and for each check; 0 for no limit (default: 120)",
@@ -204,6 +208,7 @@ class RunOptions:
     perplexity_margin: float | None = None
     margin: Sequence[tuple[str, float]] = ()
     kernel: Sequence[str] = ()
+    require_all: bool = False
     check_timeout: float = 120.0
 
     @property

@@ -151,7 +151,9 @@ class PropertyResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
 
     ``factor`` is the largest error that was seen over its bound, 0 where bits are decided; ``reason`` says
     why the check failed or did not run.  ``environment.dtype`` is that of the inputs; ``details`` holds further
-    numbers that were measured, such as an accumulator's ``bits``.
+    numbers that were measured, such as an accumulator's ``bits``.  ``follows`` is the property of hygiene that
+    fails too and explains the failure; ``declares`` is in what the kernel says to differ from the defaults, by name;
+    ``planted`` the category of a fault that was planted in the kernel to test the checks.
     """
 
     test: str
@@ -165,6 +167,9 @@ class PropertyResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     details: dict[str, float] = {}
     version: int = 1
     seed: int = 0
+    follows: str = ""
+    declares: dict[str, str] = {}
+    planted: str = ""
     environment: Environment
 
     def __post_init__(self) -> None:

@@ -17,6 +17,7 @@ Check = Callable[..., float | Measured]
 
 __all__ = [
     "CHECKS",
+    "HYGIENE",
     "Check",
     "CheckFailure",
     "Measured",
@@ -29,6 +30,10 @@ __all__ = [
 
 CHECKS: dict[str, tuple[Check, ...]] = {}
 """The checks of each operation, in the order of their modules."""
+HYGIENE = {"repeatable", "product_repeatable"}
+"""Properties without which right values look wrong, on plain operands: that a result is a tensor of its shape and
+dtype, that it is the same when asked for again, that inputs are kept.  They run first; a module adds those of its own
+in a set ``HYGIENE``."""
 
 
 def register_checks(operation: str, *modules: object) -> None:
@@ -40,6 +45,8 @@ def register_checks(operation: str, *modules: object) -> None:
     if operation not in OPERATIONS:
         raise ValueError(f"there is no operation {operation!r}; known: {', '.join(OPERATIONS)}")
     found = [value for module in modules for name, value in vars(module).items() if name.startswith("check_")]
+    for module in modules:
+        HYGIENE.update(getattr(module, "HYGIENE", ()))
     CHECKS[operation] = (*CHECKS.get(operation, ()), *found)
 
 

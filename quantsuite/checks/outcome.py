@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -9,9 +10,22 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from quantsuite.checks.pattern import describe_places
+from quantsuite.checks.relation import describe_values
+
+FAR = 1000
+"""Times the bound beyond which an error is told without the ratio."""
+PRODUCT_AXES = ("token", "output")
+"""What the axes of a product ``[M, N]`` are called."""
+
 
 class CheckFailure(AssertionError):
-    """A property that a kernel breaks; the message holds the case, the bound and the excess."""
+    """A property that a kernel breaks; the message holds the case, the bound and the excess, and where it is wrong."""
+
+    @property
+    def reason(self) -> str:
+        """What was found, in one line, equal for all cases that have it alike."""
+        return "; ".join(str(self).splitlines())
 
 
 @dataclass(frozen=True)
@@ -72,7 +86,7 @@ def require_tensor(function: str, got: object, shape: Sequence[int]) -> Tensor:
     raise CheckFailure(f"{function} returned {found}, expected {expected}")
 
 
-def compare(case: str, got: Tensor, expected: Tensor, bound: Tensor | float) -> float:
+def compare(case: str, got: Tensor, expected: Tensor, bound: Tensor | float, *, axes: Sequence[str] = ()) -> float:
     """The largest error as a fraction of its bound.
 
     Args:
@@ -80,12 +94,13 @@ def compare(case: str, got: Tensor, expected: Tensor, bound: Tensor | float) -> 
         got: any float dtype; compared in float64.
         expected: float64 in the shape of ``got``.
         bound: non-negative, broadcast to ``expected``; zero demands equality.
+        axes: a singular noun for each dimension, for the message; row and column unless given.
 
     Returns:
         0 if all elements are equal.
 
     Raises:
-        CheckFailure: showing the element that exceeds its bound by the largest factor.
+        CheckFailure: showing the element that exceeds its bound by the largest factor, and where the wrong ones lie.
     """
     __tracebackhide__ = True
     if got.shape != expected.shape:
@@ -100,21 +115,38 @@ def compare(case: str, got: Tensor, expected: Tensor, bound: Tensor | float) -> 
     worst = int(factor.argmax())
     if factor.reshape(-1)[worst] > 1:
         place = [int(i) for i in torch.unravel_index(torch.tensor(worst), expected.shape)]
-        v, e, b = (t.reshape(-1)[worst].item() for t in (value, expected, limit))
-        excess = "no error is allowed" if b == 0 else f"{abs(v - e) / b:.4g} times the bound {b:.6g}"
-        broken = int((factor > 1).sum())
-        raise CheckFailure(
-            f"{case}: element {place} is {v:.9g}, expected {e:.9g}: error {abs(v - e):.6g}, {excess}"
-            f" ({broken} of {factor.numel()} elements)"
-        )
+        shown = _element(*(t.reshape(-1)[worst].item() for t in (value, expected, limit)))
+        where = _wrong_ones(value, expected, limit, factor > 1, axes)
+        raise CheckFailure(f"{case}: element {place} {shown}\n{where}")
     return float(factor.reshape(-1)[worst])
 
 
-def same(case: str, got: Tensor, expected: Tensor) -> float:
+def _element(value: float, expected: float, bound: float) -> str:
+    """What one element is, what it should be, and what is allowed; a ratio only where it says something."""
+    error = abs(value - expected)
+    text = f"is {value:.9g}, expected {expected:.9g}"
+    if not math.isfinite(error):
+        return text
+    if bound == 0:
+        return f"{text}: error {error:.6g}, no error is allowed"
+    if expected == 0 or error > FAR * bound:
+        return f"{text}: error {error:.6g}, the bound is {bound:.6g}"
+    return f"{text}: error {error:.6g}, {error / bound:.4g} times the bound {bound:.6g}"
+
+
+def _wrong_ones(value: Tensor, expected: Tensor, limit: Tensor, wrong: Tensor, axes: Sequence[str]) -> str:
+    """How many elements are wrong, where they lie, and what they have in common."""
+    common = describe_values(value, expected, limit, wrong, axes)
+    places = describe_places(wrong, axes)
+    count = f"{int(wrong.sum())} of {wrong.numel()} elements of {list(wrong.shape)}"
+    return f"wrong: {places}{f', {common}' if common else ''}; {count}"
+
+
+def same(case: str, got: Tensor, expected: Tensor, *, axes: Sequence[str] = ()) -> float:
     """Zero if two tensors are equal, element for element.
 
     Raises:
         CheckFailure: showing the largest difference.
     """
     __tracebackhide__ = True
-    return compare(case, got, expected.double(), 0.0)
+    return compare(case, got, expected.double(), 0.0, axes=axes)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 import datetime
 import fnmatch
+import functools
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -15,7 +16,9 @@ from typing import Any
 import pytest
 import torch
 
-from quantsuite.checks import CHECKS, Check, CheckFailure, Measured, NotApplicable, NotSupported, property_name
+from quantsuite.checks import CHECKS, HYGIENE, Check, CheckFailure, Measured, NotApplicable, NotSupported, property_name
+from quantsuite.conformance.declared import declared
+from quantsuite.conformance.explanation import current_test, explain, reason_of
 from quantsuite.kernels import protocol
 from quantsuite.kernels.operations import OPERATIONS
 from quantsuite.records import Finding
@@ -36,6 +39,15 @@ class CheckCase:
         device: where the inputs lie.
         dtype: of the inputs.
         seed: of the inputs.
+        hygiene: cases of the same kernel, subject and dtype of :data:`quantsuite.checks.HYGIENE`.
+        known: whether it is expected to fail.
+        selected: whether a test of this run is of it, in whatever process.
+
+    Attributes:
+        measured: what the check measured, if the property holds.
+        not_run: why it was not checked.
+        failure: why it fails, in one line.
+        follows: the property of ``hygiene`` that fails too, and explains the failure.
     """
 
     kernel: Any
@@ -44,8 +56,21 @@ class CheckCase:
     device: str
     dtype: torch.dtype
     seed: int = 0
+    hygiene: Sequence[CheckCase] = field(default=(), repr=False, compare=False)
+    known: bool = False
+    selected: bool = False
     measured: Measured | None = field(default=None, init=False)
     not_run: tuple[Finding, str] | None = field(default=None, init=False)
+    failure: str | None = field(default=None, init=False)
+    follows: str = field(default="", init=False)
+
+    @property
+    def ran(self) -> bool:
+        return self.measured is not None or self.not_run is not None or self.failure is not None
+
+    @property
+    def label(self) -> str:
+        return f"{self.kernel.name}, {self.subject}, {self.dtype_name}"
 
     @property
     def dtype_name(self) -> str:
@@ -72,13 +97,37 @@ class CheckCase:
         found = self.check(self.kernel, self.subject, device=self.device, dtype=self.dtype, seed=self.seed)
         return found if isinstance(found, Measured) else Measured(found)
 
+    @functools.cached_property
+    def declares(self) -> dict[str, str]:
+        """In what the kernel says to differ from the defaults, by name."""
+        return declared(self.kernel)
+
+    def repetition(self) -> str:
+        """A command that runs it again, for a debugger; empty if there is none."""
+        return current_test()
+
     def __call__(self) -> Measured:
         """Run the check and keep what it measured.
 
         Raises:
             CheckFailure: if the kernel breaks the property.
-            pytest.skip.Exception: if the device or the scheme does not have it.
+            pytest.skip.Exception: if the device or the scheme does not have it, or if it fails and so does a property
+                of hygiene that is not expected to.
         """
+        __tracebackhide__ = True
+        error = self._try()
+        if error is not None:
+            if not isinstance(error, pytest.fail.Exception) and (cause := self._cause()) is not None:
+                self.follows = cause.property
+                pytest.skip(f"not checked: follows from {cause.property}: {cause.failure}")
+            raise explain(self, error) from None
+        if self.not_run is not None:
+            pytest.skip(": ".join(self.not_run))
+        assert self.measured is not None
+        return self.measured
+
+    def _try(self) -> Exception | None:
+        """Run the check and keep how it ends; what it raised, unless that says that it does not apply."""
         __tracebackhide__ = True
         try:
             self.measured = self.run()
@@ -86,9 +135,25 @@ class CheckCase:
             self.not_run = ("not applicable", str(error))
         except NotSupported as error:
             self.not_run = ("not supported", str(error))
-        else:
-            return self.measured
-        pytest.skip(": ".join(self.not_run))
+        except Exception as error:
+            self.failure = reason_of(error)
+            return error
+        return None
+
+    def _cause(self) -> CheckCase | None:
+        """The first earlier case of hygiene that fails unexpectedly; one that another process runs is tried here."""
+        if self.known:
+            return None
+        for case in self.hygiene:
+            if case is self:
+                break
+            if case.known:
+                continue
+            if case.selected and not case.ran:
+                case._try()
+            if case.failure is not None:
+                return case
+        return None
 
 
 def make_cases(
@@ -107,31 +172,50 @@ def make_cases(
         ValueError: if one of ``schemes`` is none.
     """
     chosen = None if schemes is None else [_full_name(name) for name in schemes]
-    return [
-        case(kernel=kernel, subject=subject, check=check, device=device, dtype=dtype, seed=seed)
-        for kernel in kernels
-        for name in kernel.schemes
-        for subject in [OPERATIONS[kernel.operation].parse(name)]
-        if chosen is None or str(subject) in chosen
-        for dtype in protocol.dtypes(kernel)
-        for check in CHECKS[kernel.operation]
-    ]
+    made = []
+    for kernel in kernels:
+        for name in kernel.schemes:
+            subject = OPERATIONS[kernel.operation].parse(name)
+            if chosen is None or str(subject) in chosen:
+                for dtype in protocol.dtypes(kernel):
+                    made += _cases(case, kernel=kernel, subject=subject, device=device, dtype=dtype, seed=seed)
+    return made
 
 
-def require_cases(cases: Sequence[CheckCase], kernels: Iterable[Any], schemes: Sequence[str] | None = None) -> None:
-    """Ask for a case of every kernel, and of every scheme, that a user has named.
+def _cases(case: type[CheckCase], *, kernel: Any, **shared: Any) -> list[CheckCase]:
+    """All checks of a kernel under a scheme in a dtype, those of hygiene first."""
+    checks = sorted(CHECKS[kernel.operation], key=lambda check: property_name(check) not in HYGIENE)
+    cases = [case(kernel=kernel, check=check, **shared) for check in checks]
+    hygiene = [each for each in cases if each.property in HYGIENE]
+    for each in cases:
+        each.hygiene = hygiene
+    return cases
+
+
+def require_cases(
+    cases: Sequence[CheckCase], kernels: Iterable[Any], schemes: Sequence[str] | None = None
+) -> dict[str, str]:
+    """Ask for a case of every scheme that a user has named, and without any of every kernel.
+
+    Returns:
+        Of the kernels that implement none of the schemes, by name, what they implement.
 
     Raises:
         ValueError: naming the first that has none.
     """
+    without = {}
     for kernel in kernels:
         if not any(case.kernel is kernel for case in cases):
             wanted = "any scheme" if schemes is None else ", ".join(schemes)
-            raise ValueError(f"{kernel.name} does not implement {wanted}; it implements {_listed(kernel.schemes)}")
+            without[kernel.name] = f"does not implement {wanted}; it implements {_listed(kernel.schemes)}"
+    if without and (schemes is None or not cases):
+        name, reason = next(iter(without.items()))
+        raise ValueError(f"{name} {reason}")
     for name in schemes or ():
         if not any(str(case.subject) == _full_name(name) for case in cases):
             implemented = _listed(dict.fromkeys(str(case.subject) for case in cases))
             raise ValueError(f"no kernel implements {name}; they implement {implemented}")
+    return without
 
 
 def _listed(names: Iterable[str]) -> str:
@@ -224,6 +308,7 @@ def parameters(cases: Sequence[CheckCase], known: Sequence[KnownFailure], names:
                 raise ValueError(f"known failure {failure.id!r} matches no case; remove it or correct its id")
     for case in cases:
         match = next((failure for failure in known if failure.matches(case)), None)
+        case.known = match is not None
         yield pytest.param(case, id=str(case), marks=[] if match is None else [match.mark])
 
 

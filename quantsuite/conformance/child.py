@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import faulthandler
 import fcntl
-import importlib
 import os
 import select
 import signal
@@ -12,8 +11,6 @@ import socket
 import sys
 import traceback
 from collections.abc import Callable
-from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import msgspec
@@ -21,6 +18,8 @@ import torch
 
 from quantsuite.checks import CHECKS, CheckFailure, NotApplicable, NotSupported, property_name
 from quantsuite.conformance.cases import CheckCase
+from quantsuite.conformance.declared import declared
+from quantsuite.conformance.explanation import own_frames
 from quantsuite.conformance.messages import (
     Answer,
     Broken,
@@ -43,8 +42,6 @@ from quantsuite.kernels.validation import KernelError
 F_SETSIG = 10
 """Of Linux's fcntl, which Python does not name: the signal that O_ASYNC sends."""
 MESSAGE_LENGTH, TRACEBACK_LENGTH = 20_000, 8_000
-PACKAGE = Path(__file__).parent.parent
-OUTSIDE = (*(str(PACKAGE / name) for name in ("checks", "conformance", "kernels", "places.py")), importlib.__file__)
 
 
 class Subject:
@@ -96,31 +93,28 @@ class Subject:
 
 
 def _declaration(kernel: Any) -> Declaration:
-    names = [str(dtype).removeprefix("torch.") for dtype in dtypes(kernel)]
-    return Declaration(name=kernel.name, operation=kernel.operation, schemes=list(kernel.schemes), dtypes=names)
+    return Declaration(
+        name=kernel.name,
+        operation=kernel.operation,
+        schemes=list(kernel.schemes),
+        dtypes=[str(dtype).removeprefix("torch.") for dtype in dtypes(kernel)],
+        declares=declared(kernel),
+    )
 
 
 def _one_line(text: str) -> str:
     return " ".join(text.split())[:MESSAGE_LENGTH]
 
 
-def _own_frames(error: BaseException) -> TracebackType | None:
-    """The traceback from the first frame on that is neither of the checks nor of an import; else all of it."""
-    frame = error.__traceback__
-    while frame is not None and frame.tb_frame.f_code.co_filename.startswith((*OUTSIDE, "<frozen importlib")):
-        frame = frame.tb_next
-    return frame or error.__traceback__
-
-
 def _described(error: BaseException) -> tuple[str, str]:
     """An exception's message and its traceback, whatever its ``__str__`` does."""
-    summary = traceback.TracebackException(type(error), error, _own_frames(error), compact=True)
+    summary = traceback.TracebackException(type(error), error, own_frames(error), compact=True)
     return str(summary), "".join(summary.format())[-TRACEBACK_LENGTH:]
 
 
 def _not_loaded(location: str, error: BaseException) -> NotLoaded:
     message, text = _described(error)
-    first = traceback.extract_tb(_own_frames(error))[0]
+    first = traceback.extract_tb(own_frames(error))[0]
     where = f"line {first.lineno} of {first.filename}"
     return NotLoaded(reason=_one_line(f"{location}: {type(error).__name__}: {message} ({where})"), traceback=text)
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from quantsuite.checks import Measured
 from quantsuite.conformance.cases import CheckCase
+from quantsuite.conformance.explanation import reproduction
 from quantsuite.conformance.messages import CheckRequest, Declaration, LoadRequest, Request, add_section
 from quantsuite.conformance.process import KernelProcess, NoAnswer, ProcessLost
 from quantsuite.kernels.validation import KernelError
@@ -31,6 +34,7 @@ class IsolatedKernel:
     operation: str
     schemes: list[str]
     dtypes: list[str]
+    declares: dict[str, str] = field(default_factory=dict)
 
 
 class IsolatedSource:
@@ -70,10 +74,8 @@ class IsolatedSource:
             NoAnswer: if loading it takes longer than the limit.
         """
         return [
-            IsolatedKernel(
-                source=self, place=place, name=d.name, operation=d.operation, schemes=d.schemes, dtypes=d.dtypes
-            )
-            for place, d in enumerate(self._load())
+            IsolatedKernel(source=self, place=place, **msgspec.structs.asdict(declaration))
+            for place, declaration in enumerate(self._load())
         ]
 
     def check(self, request: CheckRequest, name: str) -> Measured:
@@ -118,6 +120,13 @@ class IsolatedCase(CheckCase):
     """One check of a kernel in its own process."""
 
     kernel: IsolatedKernel
+
+    @property
+    def declares(self) -> dict[str, str]:
+        return self.kernel.declares
+
+    def repetition(self) -> str:
+        return reproduction(str(self), seed=self.seed, device=self.device, location=self.kernel.source.location)
 
     def run(self) -> Measured:
         __tracebackhide__ = True

@@ -41,12 +41,13 @@ class CheckRequest(msgspec.Struct, frozen=True, kw_only=True, tag=True, forbid_u
 
 
 class Declaration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a kernel says of itself."""
+    """What a kernel says of itself; ``declares`` is in what it says to differ from the defaults."""
 
     name: str
     operation: str
     schemes: list[str]
     dtypes: list[str]
+    declares: dict[str, str] = {}
 
 
 class Loaded(msgspec.Struct, frozen=True, kw_only=True, tag=True, forbid_unknown_fields=True):

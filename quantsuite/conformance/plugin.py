@@ -16,9 +16,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from quantsuite import contestants
+from quantsuite.conformance.condensed import Failures, ShortSummary
+from quantsuite.conformance.reports import as_shown, property_result
 from quantsuite.lines import encode_line
 from quantsuite.options import RunOptions
-from quantsuite.records import RESULT, PropertyResult
+from quantsuite.records import RESULT
 from quantsuite.refusal import refused
 from quantsuite.runfile import RunFile
 
@@ -100,6 +102,11 @@ def _found(config: pytest.Config, folder: Path | None) -> Found:
     return found[folder]
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    for plugin in (Failures(), ShortSummary()):
+        config.pluginmanager.register(plugin)
+
+
 def pytest_unconfigure(config: pytest.Config) -> None:
     for found in config.stash.get(FOUND, {}).values():
         for source in found.sources:
@@ -138,7 +145,8 @@ def _parameters(config: pytest.Config, folder: Path | None) -> Iterator[Any]:
     names = [kernel.name for kernel in kernels] if schemes is None else []
     cases = made.make_cases(kernels, device=device, schemes=schemes, seed=options.seed, case=IsolatedCase)
     if options.kernel and kernels:
-        made.require_cases(cases, kernels, schemes)
+        for name, reason in made.require_cases(cases, kernels, schemes).items():
+            yield pytest.param(None, id=f"{name}/scheme", marks=pytest.mark.skip(reason=f"{name} {reason}"))
     yield from made.parameters(cases, known, names)
     yield from found.others
 
@@ -151,50 +159,22 @@ def _case(item: pytest.Item) -> CheckCase | None:
     return next((value for value in callspec.params.values() if isinstance(value, made.CheckCase)), None)
 
 
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Under xdist in each worker, which collects all tests and runs some."""
+    for item in session.items:
+        if (case := _case(item)) is not None:
+            case.selected = True
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
     report = yield
-    if report.when == "call" and call.excinfo is not None:
+    if report.when != "call":
+        return report
+    if call.excinfo is not None:
         report.sections.extend(getattr(call.excinfo.value, "report_sections", ()))
-    if report.when == "call" and (case := _case(item)) is not None:
-        report.user_properties.append((RESULT, encode_line(_result(case, report, call)).decode()))
+    if (case := _case(item)) is not None:
+        if report.failed and call.excinfo is not None and not item.config.option.fulltrace:
+            report.longrepr = as_shown(call.excinfo.value, report)
+        report.user_properties.append((RESULT, encode_line(property_result(case, report, call)).decode()))
     return report
-
-
-def _result(case: CheckCase, report: pytest.TestReport, call: pytest.CallInfo[None]) -> PropertyResult:
-    from quantsuite.conformance.cases import CHECK_VERSION
-    from quantsuite.environment import describe_environment
-
-    reason = None
-    if case.measured is not None:
-        outcome = "exact" if case.measured.tightness == 0 else "within bound"
-    elif case.not_run is not None:
-        outcome, reason = case.not_run
-    else:
-        failure = _failure(report, call)
-        outcome = "known failure" if hasattr(report, "wasxfail") else "fails"
-        reason = f"{report.wasxfail}: {failure}" if outcome == "known failure" else failure
-    return PropertyResult(
-        test=report.nodeid,
-        contestant=case.kernel.name,
-        operation=case.kernel.operation,
-        scheme=str(case.subject),
-        property=case.property,
-        outcome=outcome,
-        factor=None if case.measured is None else case.measured.tightness,
-        reason=reason,
-        details={} if case.measured is None else case.measured.details,
-        version=CHECK_VERSION,
-        seed=case.seed,
-        environment=describe_environment(case.device, case.dtype_name),
-    )
-
-
-def _failure(report: pytest.TestReport, call: pytest.CallInfo[None]) -> str:
-    """Why a check has no result: the message of a failed one or of a lost process, else the exception with its name."""
-    from quantsuite.checks import CheckFailure
-
-    if call.excinfo is not None and isinstance(call.excinfo.value, CheckFailure | pytest.fail.Exception):
-        return str(call.excinfo.value)
-    crash = getattr(report.longrepr, "reprcrash", None)
-    return str(report.longrepr) if crash is None else crash.message

@@ -147,7 +147,7 @@ class _Finding:
         try:
             yield
         except CheckFailure as error:
-            self.fault = self.fault or f"{what}: {error}"
+            self.fault = self.fault or f"{what}: {error.reason}"
         except UnsupportedError:
             pass  # A shape that the kernel does not claim.
         except KernelError as error:

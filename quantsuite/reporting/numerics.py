@@ -7,23 +7,16 @@ from dataclasses import dataclass
 
 from quantsuite.metrics.scale import MISSING
 from quantsuite.records import ErrorPoint, PropertyResult
+from quantsuite.reporting.checked import checked_kernels
 from quantsuite.reporting.figures import ErrorPanel, Plot, plot_errors
+from quantsuite.reporting.planted import planted_topic
 from quantsuite.reporting.rows import unique
 from quantsuite.reporting.tables import Table, fixed
+from quantsuite.reporting.topics import Topic
 
 SEVERITY = ("fails", "known failure", "within bound", "exact", "not supported", "not applicable")
 """What a cell of several schemes says: the first of these that any of them has."""
 RAN = SEVERITY[:4]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Topic:
-    """A heading with words, tables and plots."""
-
-    heading: str
-    words: str
-    tables: tuple[Table, ...]
-    plots: tuple[Plot, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,9 +32,12 @@ class NumericsSection:
 
 def numerics_section(properties: Sequence[PropertyResult], errors: Sequence[ErrorPoint]) -> NumericsSection | None:
     """The section, or ``None`` if there is nothing to say."""
+    planted = [result for result in properties if result.planted]
+    properties = [result for result in properties if not result.planted]
     topics = [
         *(_properties_topic(name, [r for r in properties if r.operation == name]) for name in _operations(properties)),
         *_reasons_topic(properties),
+        *planted_topic(planted),
         *_accumulator_topic([result for result in properties if "bits" in result.details]),
         *(_study_topic(name, [p for p in errors if p.study == name]) for name in unique(p.study for p in errors)),
     ]
@@ -54,24 +50,32 @@ def _operations(properties: Sequence[PropertyResult]) -> list[str]:
 
 def _properties_topic(operation: str, results: Sequence[PropertyResult]) -> Topic:
     names = unique(result.property for result in results)
+    heads = ("Kernel", "Declares", "Schemes", "Not checked", *map(_spoken, names))
     rows, kinds = [], []
     for kernel in unique(result.contestant for result in results):
         own = [result for result in results if result.contestant == kernel]
         cells = [_property_cell([result for result in own if result.property == name]) for name in names]
         ran = {result.scheme for result in own if result.outcome in RAN}
-        rows.append((kernel, str(len(ran)) if ran else MISSING, *cells))
+        summary = checked_kernels(own)[0]
+        declares = "; ".join(f"{_spoken(key)}: {value}" for key, value in _declared(own).items())
+        missed = f"{len(summary.not_checked)} of {summary.total}" if summary.total else MISSING
+        rows.append((kernel, declares or MISSING, str(len(ran)) if ran else MISSING, missed, *cells))
         kinds.append("worse" if any(result.outcome == "fails" for result in own) else "")
     return Topic(
         heading=f"Kernels: {operation}",
         words=(
             "Exact: bit for bit as the oracle decides. Within: the largest error over its proven bound, of all "
             "schemes that the kernel claims. Fails: with how many schemes of those that were run. n/a: no scheme "
-            "that it claims has the property."
+            "that it claims has the property. Declares: in what the kernel says to differ from the defaults, dtypes "
+            "where it does not take float32, bfloat16 and float16. Not checked: properties that were tried for none of "
+            "the schemes and dtypes that have them."
         ),
-        tables=(
-            Table(heads=("Kernel", "Schemes", *map(_spoken, names)), rows=tuple(rows), labels=1, kinds=tuple(kinds)),
-        ),
+        tables=(Table(heads=heads, rows=tuple(rows), labels=2, kinds=tuple(kinds)),),
     )
+
+
+def _declared(results: Sequence[PropertyResult]) -> dict[str, str]:
+    return {key: value for result in results for key, value in result.declares.items()}
 
 
 def _spoken(name: str) -> str:
@@ -97,18 +101,19 @@ def _reasons_topic(properties: Sequence[PropertyResult]) -> list[Topic]:
     if not told:
         return []
     rows = []
-    for key in unique((result.contestant, result.property, result.outcome, result.reason or "") for result in told):
-        schemes = unique(
-            result.scheme
-            for result in told
-            if (result.contestant, result.property, result.outcome, result.reason or "") == key
-        )
+    for key in unique(map(_reason_key, told)):
+        schemes = unique(result.scheme for result in told if _reason_key(result) == key)
         rows.append((key[0], _listed("schemes", schemes), *key[1:]))
     rows = _merged(rows)
     heads = ("Kernel", "Schemes", "Properties", "Outcome", "Note")
     words = "Why a check failed, was expected to, or did not run."
     rows = tuple(sorted(rows, key=lambda row: SEVERITY.index(row[3])))
     return [Topic(heading="Failures and what is not supported", words=words, tables=(Table(heads=heads, rows=rows),))]
+
+
+def _reason_key(result: PropertyResult) -> tuple[str, str, str, str]:
+    reason = f"follows from {_spoken(result.follows)}" if result.follows else result.reason or ""
+    return (result.contestant, result.property, result.outcome, reason)
 
 
 def _merged(rows: Sequence[tuple[str, ...]]) -> tuple[tuple[str, ...], ...]:
