@@ -9,7 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from quantsuite.checks import accumulator, layers, products, quantizers
+from quantsuite.checks import (
+    accumulator,
+    layers,
+    product_layouts,
+    product_lifetimes,
+    products,
+    quantizer_lifetimes,
+    quantizers,
+)
 from quantsuite.checks.outcome import CheckFailure, Measured, NotApplicable, NotSupported
 from quantsuite.kernels.operations import OPERATIONS
 
@@ -43,8 +51,8 @@ def register_checks(operation: str, *modules: object) -> None:
     CHECKS[operation] = (*CHECKS.get(operation, ()), *found)
 
 
-register_checks("quantize", quantizers)
-register_checks("linear", products, layers, accumulator)
+register_checks("quantize", quantizer_lifetimes, quantizers)
+register_checks("linear", product_layouts, product_lifetimes, products, layers, accumulator)
 
 
 def property_name(check: Check) -> str:

@@ -43,6 +43,8 @@ class Kernel(Protocol):
         whether ``linear`` takes ``bias=``; else it is added to what ``linear`` returns.
     ``rounds_scales`` (``False``)
         whether it rounds scales to the dtype of its input.
+    ``deterministic`` (``True``)
+        whether the same input gives the same output, bit for bit; sums by atomic additions do not.
     ``packing`` (the kernel's name)
         kernels of one packing take each other's packed weights, so that one may be chosen at each call.
     ``work`` (no limit)
@@ -122,6 +124,11 @@ def layouts(kernel: Kernel) -> Layouts:
 def rounds_scales(kernel: Kernel) -> bool:
     """Whether a product multiplies with scales that are rounded to the dtype of its input."""
     return bool(getattr(kernel, "rounds_scales", False))
+
+
+def deterministic(kernel: Kernel) -> bool:
+    """Whether the same input gives the same output, bit for bit."""
+    return bool(getattr(kernel, "deterministic", True))
 
 
 def packing(kernel: Kernel) -> str:

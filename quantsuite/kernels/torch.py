@@ -13,6 +13,9 @@ from quantsuite.kernels.protocol import probe_product
 from quantsuite.quantize import QuantizedTensor, quantize, storage_dtype
 from quantsuite.scheme import Operand, Scheme
 
+ALIGNMENT = 64
+"""Bytes that torch's allocations for the CPU begin at multiples of."""
+
 
 class Float8Cast:
     """``(x / scale).to(float8)``, the conversion of torch, with a scale of amax / max."""
@@ -83,7 +86,8 @@ class Int8WeightOnly(_Product):
     """``_weight_int8pack_mm``: activations as they are, int8 codes and a scale a row in the activations' dtype.
 
     The CPU's bfloat16 kernel of torch 2.13 reads beyond the end of rows whose K is no multiple of 16 and brings the
-    process down, so that such a K cannot be tried.
+    process down, so that such a K cannot be tried; so do activations that do not begin at a multiple of 64 bytes, which
+    are copied.
     """
 
     name = "torch-int8pack"
@@ -98,6 +102,7 @@ class Int8WeightOnly(_Product):
 
     def linear(self, x: Tensor, packed: _Packed) -> Tensor:
         flat, scale = x.reshape(-1, x.shape[-1]).contiguous(), packed.weight.scale.flatten().to(x.dtype)
+        flat = flat.clone() if flat.data_ptr() % ALIGNMENT else flat
         y = torch._weight_int8pack_mm(flat, packed.weight.values.contiguous(), scale)
         return y.reshape(*x.shape[:-1], -1)
 
