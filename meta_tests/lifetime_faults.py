@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from meta_tests.mutants import DequantizedProduct, PlainProduct, PlainQuantizer
+from meta_tests.mutants import DequantizedProduct, PlainProduct, PlainQuantizer, exact_sums
 from quantsuite.scheme import Operand, Scheme
 
 W8A8 = "int8-row:int8-token"
@@ -205,6 +205,18 @@ def contents(x: Tensor) -> object:
     return tuple(x.flatten().tolist())
 
 
+def lose_odd_tail(y: Tensor) -> Tensor:
+    """Of tokens in pairs the last one, where the last tile of 16 has more than one."""
+    lost = len(y) > 3 and len(y) % 2 == 1 and len(y) % 16 != 1
+    return y.index_fill(0, torch.tensor([len(y) - 1]), 0) if lost else y
+
+
+def lose_second_tile(x: Tensor, w: Tensor) -> Tensor:
+    """Of outputs in tiles of 64 the second, where there are no more."""
+    y = exact_sums(x, w)
+    return y.index_fill(1, torch.arange(64, len(w)), 0) if 64 < len(w) <= 128 else y
+
+
 def pointer(x: Tensor) -> object:
     return x.data_ptr(), x.shape
 
@@ -244,6 +256,11 @@ LIFETIME_FAULTS: list[tuple[str, Any, str, str]] = [
     ("padding not cleared", DequantizedProduct(before=pad_without_clearing), "int8-row", "product_under_load"),
     ("parts of K by threads", SplitProduct(), "int8-row", "product_under_load"),
     ("last column lost with several threads", ThreadedProduct(), W8A8, "product_under_load"),
+    ("packs once for each shape", CachedProduct(weight_key=shape), "int8-row", "product_histories"),
+    ("remembers results of a buffer", CachedProduct(x_key=pointer), W8A8, "product_histories"),
+    ("returns its workspace", WorkspaceProduct(), W8A8, "product_histories"),
+    ("the last odd token of a tile lost", PlainProduct(after=lose_odd_tail), W8A8, "drawn_products"),
+    ("the second of two tiles lost", PlainProduct(sums=lose_second_tile), "int8-row", "drawn_products"),
     ("ignores the stride of rows", PlainQuantizer(before=ignore_row_stride), "int8-row", "layouts"),
     ("reads from the beginning of the storage", PlainQuantizer(before=ignore_offset), "int4-g32", "layouts"),
     ("writes between rows", PlainQuantizer(before=clear_the_padding), "int8-row", "layouts"),

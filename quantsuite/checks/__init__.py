@@ -12,6 +12,7 @@ from collections.abc import Callable
 from quantsuite.checks import (
     accumulator,
     layers,
+    product_draws,
     product_layouts,
     product_lifetimes,
     products,
@@ -52,7 +53,7 @@ def register_checks(operation: str, *modules: object) -> None:
 
 
 register_checks("quantize", quantizer_lifetimes, quantizers)
-register_checks("linear", product_layouts, product_lifetimes, products, layers, accumulator)
+register_checks("linear", product_layouts, product_lifetimes, products, layers, accumulator, product_draws)
 
 
 def property_name(check: Check) -> str:

@@ -20,6 +20,7 @@ import msgspec
 import torch
 
 from quantsuite.checks import CHECKS, CheckFailure, NotApplicable, NotSupported, property_name
+from quantsuite.checks.drawing import load_examples
 from quantsuite.conformance.cases import CheckCase
 from quantsuite.conformance.messages import (
     Answer,
@@ -82,6 +83,7 @@ class Subject:
             dtype=getattr(torch, request.dtype),
             seed=request.seed,
         )
+        load_examples(request.examples)
         try:
             measured = case.run()
         except NotApplicable as error:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from quantsuite.checks import Measured
+from quantsuite.checks.drawing import examples
 from quantsuite.conformance.cases import CheckCase
 from quantsuite.conformance.messages import CheckRequest, Declaration, LoadRequest, Request, add_section
 from quantsuite.conformance.process import KernelProcess, NoAnswer, ProcessLost
@@ -128,5 +129,6 @@ class IsolatedCase(CheckCase):
             device=self.device,
             dtype=self.dtype_name,
             seed=self.seed,
+            examples=examples(),
         )
         return self.kernel.source.check(request, self.kernel.name)
