@@ -30,7 +30,7 @@ class LoadRequest(msgspec.Struct, frozen=True, kw_only=True, tag=True, forbid_un
 
 
 class CheckRequest(msgspec.Struct, frozen=True, kw_only=True, tag=True, forbid_unknown_fields=True):
-    """Run one check of a loaded kernel, ``place`` its number among them, with as many ``examples`` as the profile has."""
+    """Run one check of a loaded kernel, ``place`` its number among them, with the profile's number of examples."""
 
     place: int
     scheme: str
