@@ -211,6 +211,12 @@ def lose_odd_tail(y: Tensor) -> Tensor:
     return y.index_fill(0, torch.tensor([len(y) - 1]), 0) if lost else y
 
 
+def lose_single_value(values: Tensor) -> Tensor:
+    """The last row, where all others are zero: taken for padding."""
+    zeros = values.ndim == 2 and len(values) > 2 and not values[:-1].any()
+    return torch.zeros_like(values) if zeros else values
+
+
 def lose_second_tile(x: Tensor, w: Tensor) -> Tensor:
     """Of outputs in tiles of 64 the second, where there are no more."""
     y = exact_sums(x, w)
@@ -272,4 +278,6 @@ LIFETIME_FAULTS: list[tuple[str, Any, str, str]] = [
     ("returns what it keeps", CachedQuantizer(key=contents, copies=False), "int8-row", "after_other_calls"),
     ("padding not cleared", PlainQuantizer(before=pad_without_clearing, refuses=False), "int8-row", "under_load"),
     ("last row lost with several threads", PlainQuantizer(after=lose_rows_of_more_threads), "int8-row", "under_load"),
+    ("the last odd row lost", PlainQuantizer(after=lose_odd_tail), "int8-row", "drawn_tensors"),
+    ("the last row lost where it stands alone", PlainQuantizer(after=lose_single_value), "int4-g32", "drawn_tensors"),
 ]

@@ -16,6 +16,7 @@ from quantsuite.checks import (
     product_layouts,
     product_lifetimes,
     products,
+    quantizer_draws,
     quantizer_lifetimes,
     quantizers,
 )
@@ -52,7 +53,7 @@ def register_checks(operation: str, *modules: object) -> None:
     CHECKS[operation] = (*CHECKS.get(operation, ()), *found)
 
 
-register_checks("quantize", quantizer_lifetimes, quantizers)
+register_checks("quantize", quantizer_lifetimes, quantizers, quantizer_draws)
 register_checks("linear", product_layouts, product_lifetimes, products, layers, accumulator, product_draws)
 
 

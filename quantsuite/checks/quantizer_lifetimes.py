@@ -28,7 +28,7 @@ FACTOR = 16.0
 """Between the magnitudes of tensors that must not be mistaken for each other."""
 
 
-def _quantized(kernel: Quantizer, operand: Operand, x: Tensor) -> Tensor:
+def quantized(kernel: Quantizer, operand: Operand, x: Tensor) -> Tensor:
     """What a kernel makes of a tensor, in its shape; the tensor is not changed."""
     __tracebackhide__ = True
     name = f"{kernel.name}.quantize"
@@ -37,7 +37,7 @@ def _quantized(kernel: Quantizer, operand: Operand, x: Tensor) -> Tensor:
         return require_tensor(name, kernel.quantize(given, operand), x.shape)
 
 
-def _within(operand: Operand, case: str, got: Tensor, x: Tensor) -> float:
+def within(operand: Operand, case: str, got: Tensor, x: Tensor) -> float:
     """Compare with the element bound, widened by a rounding to the dtype of what was returned."""
     exact = x.detach().double().cpu()
     bound = bound_element(x.detach().contiguous().cpu(), operand)
@@ -58,13 +58,13 @@ def check_layouts(kernel: Quantizer, operand: Operand, *, device: str, dtype: to
     So does a parameter, which requires a gradient.
     """
     x, name = _draw(operand, seed, device, dtype), f"{kernel.name}.quantize"
-    quantized, errors = partial(_quantized, kernel, operand), []
+    round_trip, errors = partial(quantized, kernel, operand), []
     for layout, lay in LAYOUTS.items():
         case = f"{list(x.shape)}, {layout}"
-        got = attempt_laid(case, name, lay, x, quantized)
-        errors += [] if got is None else [_within(operand, case, got, x)]
-    got = attempt("a parameter", name, x, partial(quantized, nn.Parameter(x.clone())))
-    errors += [] if got is None else [_within(operand, "a parameter", got, x)]
+        got = attempt_laid(case, name, lay, x, round_trip)
+        errors += [] if got is None else [within(operand, case, got, x)]
+    got = attempt("a parameter", name, x, partial(round_trip, nn.Parameter(x.clone())))
+    errors += [] if got is None else [within(operand, "a parameter", got, x)]
     if not errors:
         raise NotSupported(f"{kernel.name} refuses every view with a ValueError")
     return max(errors)
@@ -80,17 +80,17 @@ def check_batches(kernel: Quantizer, operand: Operand, *, device: str, dtype: to
     x, name = _draw(operand, seed, device, dtype), f"{kernel.name}.quantize"
     halves, tightest = x.view(2, -1, x.shape[1]), 0.0
     for batch in (x[None], halves):
-        got = require(f"{list(batch.shape)}", name, partial(_quantized, kernel, operand, batch))
-        tightest = max(tightest, _within(operand, f"{list(batch.shape)}", got, batch))
+        got = require(f"{list(batch.shape)}", name, partial(quantized, kernel, operand, batch))
+        tightest = max(tightest, within(operand, f"{list(batch.shape)}", got, batch))
     views = {what: view(x) for what, view in BATCHES.items()}
     views |= {"two batches of sequences": (x, halves[:, None]), "a vector": (x, x[1])}
     if not scaled_as_a_whole(operand):
         views["no rows"] = x, x[:0]
     for what, (whole, view) in views.items():
         case = f"{list(view.shape)}, {what}"
-        got = attempt(case, name, whole, partial(_quantized, kernel, operand, view))
+        got = attempt(case, name, whole, partial(quantized, kernel, operand, view))
         if got is not None and got.numel():
-            tightest = max(tightest, _within(operand, case, got, view))
+            tightest = max(tightest, within(operand, case, got, view))
     return tightest
 
 
@@ -98,11 +98,11 @@ def check_repeatable(kernel: Quantizer, operand: Operand, *, device: str, dtype:
     """The same tensor gives the same values twice, and is not changed."""
     x = _draw(operand, seed, device, dtype)
     copy = x.clone()
-    first = _quantized(kernel, operand, x).clone()
+    first = quantized(kernel, operand, x).clone()
     same("the input after quantization", x, copy)
-    again = _quantized(kernel, operand, x)
+    again = quantized(kernel, operand, x)
     if not protocol.deterministic(kernel):
-        return _within(operand, "the same input again", again, x)
+        return within(operand, "the same input again", again, x)
     return same("the same input again", again, first)
 
 
@@ -110,7 +110,7 @@ def _agree(kernel: Quantizer, operand: Operand, first: dict[object, Tensor]) -> 
     """A comparison with the bound, and with the first result of the same call at the same number of threads."""
 
     def agree(case: str, got: Tensor, x: Tensor, call: object) -> float:
-        tightness = _within(operand, case, got, x)
+        tightness = within(operand, case, got, x)
         before = first.setdefault(call, got.detach().clone())
         if protocol.deterministic(kernel):
             same(f"{case}, as before", got, before)
@@ -135,18 +135,18 @@ def check_after_other_calls(
         drawn = _draw(operand, seed + contents, device, dtype)[: len(wholes[which])]
         values = wholes[which].copy_(drawn * (FACTOR if contents == 1 else 1.0))
         case = f"call {turn + 1}, {list(values.shape)}"
-        got = _quantized(kernel, operand, values)
+        got = quantized(kernel, operand, values)
         tightest = max(tightest, agree(case, got, values, (which, contents)))
         kept.append((case, got, got.detach().clone()))
         for other in others:
             between, converted = f"a call in {other}, after {case} in {dtype}", drawn.to(other)
-            agree(between, _quantized(kernel, operand, converted), converted, (other, which, contents))
+            agree(between, quantized(kernel, operand, converted), converted, (other, which, contents))
     for case, got, copy in kept:
         same(f"the output of {case}, kept while others were made", got, copy)
     for _, got, _ in kept:
         overwrite(got)
     case = f"{case}, after its outputs were overwritten"
-    return max(tightest, agree(case, _quantized(kernel, operand, values), values, (which, contents)))
+    return max(tightest, agree(case, quantized(kernel, operand, values), values, (which, contents)))
 
 
 def check_under_load(kernel: Quantizer, operand: Operand, *, device: str, dtype: torch.dtype, seed: int) -> float:
@@ -160,7 +160,7 @@ def check_under_load(kernel: Quantizer, operand: Operand, *, device: str, dtype:
         for turn in range(repetitions()):
             with with_threads(turn) as threads:
                 held = churn(x, x.numel())
-                got = _quantized(kernel, operand, x)
+                got = quantized(kernel, operand, x)
             del held
             case = f"quantization {turn + 1} of {list(x.shape)} under load, with {threads} threads"
             tightest = max(tightest, agree(case, got, x, threads))
