@@ -114,6 +114,54 @@ class LargestSoFar(PlainProduct):
 
 
 @dataclass(frozen=True, kw_only=True)
+class SharedScales(PlainProduct):
+    """Writes the scales of all weights of a shape to the same place."""
+
+    scales: dict[object, Tensor] = field(default_factory=dict)
+
+    def pack(self, weight: Tensor, scheme: Scheme) -> Any:
+        codes, scale, operand = super().pack(weight, scheme)
+        return codes, self.scales.setdefault(scale.shape, torch.empty_like(scale)).copy_(scale), operand
+
+
+@dataclass(frozen=True, kw_only=True)
+class LastSize(PlainProduct):
+    """Launches for one token what the call before had launched for 16."""
+
+    last: list[int] = field(default_factory=lambda: [0])
+
+    def linear(self, x: Tensor, packed: Any) -> Tensor:
+        y, before = super().linear(x, packed), self.last[0]
+        self.last[0] = x.numel() // x.shape[-1]
+        return 2 * y if (before, self.last[0]) == (16, 1) else y
+
+
+@dataclass(frozen=True, kw_only=True)
+class LastDtype(PlainProduct):
+    """Keeps a workspace in the dtype of the call before."""
+
+    dtypes: tuple[str, ...] = ("float32", "bfloat16")
+    last: list[torch.dtype] = field(default_factory=lambda: [torch.float32])
+
+    def linear(self, x: Tensor, packed: Any) -> Tensor:
+        y, before = super().linear(x, packed), self.last[0]
+        self.last[0] = x.dtype
+        return y.to(before).to(x.dtype)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LastDtypeQuantizer(PlainQuantizer):
+    """Keeps a workspace in the dtype of the call before."""
+
+    dtypes: tuple[str, ...] = ("float32", "bfloat16")
+    last: list[torch.dtype] = field(default_factory=lambda: [torch.float32])
+
+    def quantize(self, x: Tensor, operand: Operand) -> Tensor:
+        before, self.last[0] = self.last[0], x.dtype
+        return super().quantize(x, operand).to(before).float()
+
+
+@dataclass(frozen=True, kw_only=True)
 class WeightInPlace(PlainProduct):
     """Applies the scale to the codes at the first call, and takes it for applied in the next."""
 
@@ -159,11 +207,13 @@ class MatrixProduct(PlainProduct):
 
     first_batch: bool = False
     some_tokens: bool = False
+    drops_one: bool = False
 
     def linear(self, x: Tensor, packed: Any) -> Tensor:
         if self.some_tokens and x.numel() == 0:
             raise RuntimeError("invalid configuration argument: grid of 0")
         y = super().linear(x, packed)
+        y = drop_batch_of_one(y) if self.drops_one else y
         return y.index_fill(0, torch.arange(1, len(y)), 0) if self.first_batch and x.ndim == 3 and len(y) > 1 else y
 
 
@@ -199,6 +249,18 @@ def lose_rows_of_more_threads(values: Tensor) -> Tensor:
 
 def only_first_sequence(values: Tensor) -> Tensor:
     return values.index_fill(0, torch.arange(1, len(values)), 0) if values.ndim == 3 else values
+
+
+def drop_batch_of_one(values: Tensor) -> Tensor:
+    return values[0] if values.ndim == 3 and len(values) == 1 else values
+
+
+def only_first_of_four_dimensions(values: Tensor) -> Tensor:
+    return values.index_fill(0, torch.arange(1, len(values)), 0) if values.ndim == 4 else values
+
+
+def lose_rows_of_one_thread(values: Tensor) -> Tensor:
+    return values.index_fill(0, torch.tensor([0]), 0) if torch.get_num_threads() == 1 else values
 
 
 def contents(x: Tensor) -> object:
@@ -252,10 +314,16 @@ LIFETIME_FAULTS: list[tuple[str, Any, str, str]] = [
     ),
     ("only the first sequence", MatrixProduct(first_batch=True), W8A8, "product_batches"),
     ("no tokens are an error", MatrixProduct(some_tokens=True), W8A8, "product_batches"),
+    ("drops a batch of one", MatrixProduct(drops_one=True), W8A8, "product_batches"),
     ("scale applied in place", WeightInPlace(), W8A8, "product_repeatable"),
     ("packed weights by pointer", CachedProduct(weight_key=pointer), W8A8, "product_packed_weights"),
     ("packed weights by shape", CachedProduct(weight_key=shape), "int8-row", "product_packed_weights"),
     ("keeps the caller's weight", LazyProduct(), W8A8, "product_packed_weights"),
+    ("one place for scales", SharedScales(), W8A8, "product_packed_weights"),
+    ("one token after 16", LastSize(), W8A8, "product_after_other_calls"),
+    ("workspace of another dtype", LastDtype(), W8A8, "product_after_other_calls"),
+    ("one place for scales", SharedScales(), "int8-row", "product_histories"),
+    ("one token after 16", LastSize(), "int8-row", "product_histories"),
     ("results by pointer", CachedProduct(x_key=pointer), W8A8, "product_after_other_calls"),
     ("returns its workspace", WorkspaceProduct(), W8A8, "product_after_other_calls"),
     ("remembers a longer call", LargestSoFar(), W8A8, "product_after_other_calls"),
@@ -273,6 +341,10 @@ LIFETIME_FAULTS: list[tuple[str, Any, str, str]] = [
     ("a parameter as numpy", PlainQuantizer(before=as_numpy), "int8-row", "layouts"),
     ("only the first sequence", PlainQuantizer(after=only_first_sequence), "int4-g32", "batches"),
     ("drops dimensions of one", PlainQuantizer(after=torch.squeeze), "int4-g32", "batches"),
+    ("drops a batch of one", PlainQuantizer(after=drop_batch_of_one), "int4-g32", "batches"),
+    ("four dimensions", PlainQuantizer(after=only_first_of_four_dimensions), "int4-g32", "batches"),
+    ("workspace of another dtype", LastDtypeQuantizer(), "int8-row", "after_other_calls"),
+    ("first row lost with one thread", PlainQuantizer(after=lose_rows_of_one_thread), "int8-row", "under_load"),
     ("results by pointer", CachedQuantizer(key=pointer), "int8-row", "after_other_calls"),
     ("returns its workspace", WorkspaceQuantizer(), "int8-row", "after_other_calls"),
     ("returns what it keeps", CachedQuantizer(key=contents, copies=False), "int8-row", "after_other_calls"),

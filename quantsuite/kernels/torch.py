@@ -67,11 +67,19 @@ class _Product:
 
 
 class Int8Matmul(_Product):
-    """``_int_mm`` of int8 codes, summed in int32 and scaled in float32."""
+    """``_int_mm`` of int8 codes, summed in int32 and scaled in float32.
+
+    Where K is 1, the CPU's of torch 2.13 returns numbers that are no products.
+    """
 
     name = "torch-int-mm"
     schemes = ("int8-row:int8-token", "int8-tensor:int8-tensor", "int8-row:int8-tensor")
     accumulator_bits = 31
+
+    def unsupported_shape(self, scheme: Scheme, device: str, m: int, n: int, k: int) -> str | None:
+        if k == 1 and device == "cpu":
+            return "K=1, of which _int_mm gives wrong products on a CPU; take K from 2 on"
+        return super().unsupported_shape(scheme, device, m, n, k)
 
     def linear(self, x: Tensor, packed: _Packed) -> Tensor:
         assert packed.scheme.activation is not None
