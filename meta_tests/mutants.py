@@ -117,7 +117,7 @@ class PlainProduct:
             raise ValueError("NaN or infinite")
         codes, scale = (flat.float(), torch.ones(())) if operand is None else self._codes(flat, operand)
         y = self.sums(codes, w_codes) * self.x_scale(scale) * w_scale.T
-        return self.after(y).reshape(*x.shape[:-1], -1).to(x.dtype)
+        return self.after(y).reshape(*x.shape[:-1], w_codes.shape[0]).to(x.dtype)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,7 +140,7 @@ class DequantizedProduct:
         flat = self.before(x.reshape(-1, x.shape[-1]))
         if not torch.isfinite(flat).all():
             raise ValueError("NaN or infinite")
-        return self.sums(flat, packed).reshape(*x.shape[:-1], -1).to(x.dtype)
+        return self.sums(flat, packed).reshape(*x.shape[:-1], len(packed)).to(x.dtype)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,6 +170,10 @@ class StoredProduct:
 
     def linear(self, x: Tensor, packed: Any, bias: Tensor | None = None) -> Tensor:
         weight = packed[0]
-        values = x if weight.scheme.activation is None else dequantize(quantize(x, weight.scheme.activation))
+        values = (
+            x
+            if weight.scheme.activation is None or x.numel() == 0
+            else dequantize(quantize(x, weight.scheme.activation))
+        )
         y = exact_sums(values, dequantize(stored.unpack_weight(weight)))
         return (y if bias is None else self.add(y, bias)).to(x.dtype)

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from meta_tests.lifetime_faults import LIFETIME_FAULTS
 from meta_tests.mutants import (
     AsymmetricQuantizer,
     DequantizedProduct,
@@ -334,7 +335,7 @@ LAYER_FAULTS: list[tuple[str, Any, str, str]] = [
     ("keeps the weight in a list", StoredProduct(keeps=lambda w: [{"w": w}]), "int8-row", "resident_bytes"),
 ]
 
-FAULTS = QUANTIZER_FAULTS + PRODUCT_FAULTS + LAYER_FAULTS + VALUE_FAULTS + TRAINING_FAULTS
+FAULTS = QUANTIZER_FAULTS + PRODUCT_FAULTS + LAYER_FAULTS + VALUE_FAULTS + TRAINING_FAULTS + LIFETIME_FAULTS
 
 
 @pytest.mark.parametrize(

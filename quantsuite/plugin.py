@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from quantsuite.cells import Cell
     from quantsuite.session import Session
 
-pytest_plugins = ["quantsuite.conformance.plugin"]
+pytest_plugins = ["quantsuite.conformance.plugin", "quantsuite.profiles"]
 
 CELLS = pytest.StashKey["list[Cell] | ValueError"]()
 SESSION = pytest.StashKey["Session"]()

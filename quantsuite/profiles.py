@@ -1,4 +1,4 @@
-"""Hypothesis profiles of this project's own tests: ``ci`` by default, ``--hypothesis-profile=thorough`` for more."""
+"""Hypothesis profiles of this project's tests and checks: ``ci``, and ``--hypothesis-profile=thorough`` for more."""
 
 from __future__ import annotations
 

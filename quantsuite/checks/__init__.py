@@ -9,7 +9,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from quantsuite.checks import accumulator, layers, products, quantizer_values, quantizers, sizes, special, training
+from quantsuite.checks import (
+    accumulator,
+    layers,
+    product_draws,
+    product_layouts,
+    product_lifetimes,
+    products,
+    quantizer_draws,
+    quantizer_lifetimes,
+    quantizer_values,
+    quantizers,
+    sizes,
+    special,
+    training,
+)
 from quantsuite.checks.outcome import CheckFailure, Measured, NotApplicable, NotSupported
 from quantsuite.kernels.operations import OPERATIONS
 
@@ -50,8 +64,19 @@ def register_checks(operation: str, *modules: object) -> None:
     CHECKS[operation] = (*CHECKS.get(operation, ()), *found)
 
 
-register_checks("quantize", quantizers, quantizer_values)
-register_checks("linear", products, sizes, special, layers, accumulator, training)
+register_checks("quantize", quantizer_lifetimes, quantizers, quantizer_values, quantizer_draws)
+register_checks(
+    "linear",
+    product_layouts,
+    product_lifetimes,
+    products,
+    sizes,
+    special,
+    layers,
+    accumulator,
+    training,
+    product_draws,
+)
 
 
 def property_name(check: Check) -> str:

@@ -57,14 +57,14 @@ def unchanged(function: str, given: Tensor) -> Iterator[None]:
         CheckFailure: if it does not.
     """
     __tracebackhide__ = True
-    before = _bits(given).clone()
+    before = _bits(given)
     yield
     if not torch.equal(before, _bits(given)):
         raise CheckFailure(f"{function} changed its input {list(given.shape)}, which belongs to its caller")
 
 
 def _bits(x: Tensor) -> Tensor:
-    return x.detach().contiguous().reshape(-1).view(torch.uint8)
+    return x.detach().reshape(-1).clone(memory_format=torch.contiguous_format).view(torch.uint8)
 
 
 def require_tensor(function: str, got: object, shape: Sequence[int]) -> Tensor:

@@ -17,7 +17,7 @@ from quantsuite.checks.oracle import nearest_values, rounding_error, scale_round
 from quantsuite.checks.outcome import NotApplicable, compare, same
 from quantsuite.checks.setting import FLOAT32_BITS, TILES, Setting, scaled_as_a_whole
 from quantsuite.formats import IntegerFormat
-from quantsuite.kernels.protocol import Product, accumulator_bits, layouts
+from quantsuite.kernels.protocol import Product, accumulator_bits
 from quantsuite.scheme import Operand, Scheme
 
 FEW, MANY = 4, 512
@@ -298,26 +298,3 @@ def check_product_shapes(kernel: Product, scheme: Scheme, *, device: str, dtype:
         flat.view(batch, -1, n),
     )
     return tightest
-
-
-def check_product_layouts(kernel: Product, scheme: Scheme, *, device: str, dtype: torch.dtype, seed: int) -> float:
-    """Operands that are not contiguous keep the bound."""
-    if layouts(kernel) == "contiguous":
-        raise NotApplicable(f"{kernel.name} declares contiguous layouts; its caller copies others")
-    setting = Setting(kernel, scheme, device, dtype, seed)
-    x, weight = setting.pair(*setting.shape())
-    transposed = setting.within("transposed", x.t().contiguous().t(), weight.t().contiguous().t())
-    doubled = [t.repeat_interleave(2, dim=1)[:, ::2] for t in (x, weight)]
-    return max(transposed, setting.within("strided", *doubled))
-
-
-def check_product_repeatable(kernel: Product, scheme: Scheme, *, device: str, dtype: torch.dtype, seed: int) -> float:
-    """The same operands give the same product twice, and are not changed."""
-    setting = Setting(kernel, scheme, device, dtype, seed)
-    x, weight = setting.pair(*setting.shape())
-    copies = x.clone(), weight.clone()
-    packed = setting.pack(weight)
-    first = setting.multiply(x, packed, len(weight)).clone()
-    same("the activations after the product", x, copies[0])
-    same("the weight after the product", weight, copies[1])
-    return same("the same product again", setting.multiply(x, packed, len(weight)), first)

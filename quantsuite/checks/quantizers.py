@@ -6,7 +6,6 @@ Each check returns the largest error as a fraction of its bound, 0 where the res
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import replace
 from itertools import product
 
@@ -255,25 +254,3 @@ def check_shapes(kernel: Quantizer, operand: Operand, *, device: str, dtype: tor
         x = normal(*shape, seed=seed, device=device, dtype=dtype)
         tightest = max(tightest, _within(kernel, operand, f"shape {list(shape)}", x))
     return tightest
-
-
-def check_layouts(kernel: Quantizer, operand: Operand, *, device: str, dtype: torch.dtype, seed: int) -> float:
-    """Transposed and strided tensors give what their contiguous copies give."""
-    rows, columns = block_shape(operand)
-    x = normal(3 * rows, 4 * columns, seed=seed, device=device, dtype=dtype)
-    layouts: dict[str, Callable[[Tensor], Tensor]] = {
-        "transposed": lambda x: x.t().contiguous().t(),
-        "strided": lambda x: x.repeat_interleave(2, dim=1)[:, ::2],
-    }
-    expected = quantized(kernel, x, operand)
-    return max(same(f"{name} input", quantized(kernel, lay(x), operand), expected) for name, lay in layouts.items())
-
-
-def check_repeatable(kernel: Quantizer, operand: Operand, *, device: str, dtype: torch.dtype, seed: int) -> float:
-    """The same tensor gives the same values twice, and is not changed."""
-    rows, columns = block_shape(operand)
-    x = normal(3 * rows, 4 * columns, seed=seed, device=device, dtype=dtype)
-    copy = x.clone()
-    first = quantized(kernel, x, operand).clone()
-    same("the input after quantization", x, copy)
-    return same("the same input again", quantized(kernel, x, operand), first)

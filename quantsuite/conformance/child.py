@@ -17,6 +17,7 @@ import msgspec
 import torch
 
 from quantsuite.checks import CHECKS, CheckFailure, NotApplicable, NotSupported, property_name
+from quantsuite.checks.drawing import load_examples
 from quantsuite.conformance.cases import CheckCase
 from quantsuite.conformance.declared import declared
 from quantsuite.conformance.explanation import own_frames
@@ -79,6 +80,7 @@ class Subject:
             dtype=getattr(torch, request.dtype),
             seed=request.seed,
         )
+        load_examples(request.examples)
         try:
             measured = case.run()
         except NotApplicable as error:

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from quantsuite.checks import Measured
+from quantsuite.checks.drawing import examples
 from quantsuite.conformance.cases import CheckCase
 from quantsuite.conformance.explanation import reproduction
 from quantsuite.conformance.messages import CheckRequest, Declaration, LoadRequest, Request, add_section
@@ -137,5 +138,6 @@ class IsolatedCase(CheckCase):
             device=self.device,
             dtype=self.dtype_name,
             seed=self.seed,
+            examples=examples(),
         )
         return self.kernel.source.check(request, self.kernel.name)

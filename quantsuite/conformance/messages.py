@@ -30,7 +30,7 @@ class LoadRequest(msgspec.Struct, frozen=True, kw_only=True, tag=True, forbid_un
 
 
 class CheckRequest(msgspec.Struct, frozen=True, kw_only=True, tag=True, forbid_unknown_fields=True):
-    """Run one check of a loaded kernel, ``place`` its number among them."""
+    """Run one check of a loaded kernel, ``place`` its number among them, with the profile's number of examples."""
 
     place: int
     scheme: str
@@ -38,6 +38,7 @@ class CheckRequest(msgspec.Struct, frozen=True, kw_only=True, tag=True, forbid_u
     device: str
     dtype: str
     seed: int
+    examples: int
 
 
 class Declaration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -48,6 +48,11 @@ def _tokens(x: Tensor, packed: StoredWeight, scale: Tensor | None) -> QuantizedT
     return None if operand is None else quantize(x, operand, scale=scale)
 
 
+def _no_tokens(x: Tensor, packed: StoredWeight) -> Tensor:
+    """The product ``[..., N]`` of no activations, which have no scale."""
+    return x.new_zeros(*x.shape[:-1], packed.shape[0])
+
+
 def _has_scale_outside(operand: Operand | None) -> bool:
     """Whether the scale can be taken out of a sum over K."""
     return operand is not None and operand.symmetric and isinstance(operand.granularity, PerRow | PerToken | PerTensor)
@@ -89,6 +94,8 @@ class IntegerProduct(_StoredProduct):
     def linear(
         self, x: Tensor, packed: StoredWeight, *, bias: Tensor | None = None, activation_scale: Tensor | None = None
     ) -> Tensor:
+        if x.numel() == 0:
+            return _no_tokens(x, packed)
         tokens, weight = _tokens(x, packed, activation_scale), unpack_weight(packed)
         assert tokens is not None
         return _scaled(_integer_sums(tokens.values, weight.values), tokens, weight, bias, x.dtype)
@@ -115,6 +122,8 @@ class CodesProduct(_StoredProduct):
     def linear(
         self, x: Tensor, packed: StoredWeight, *, bias: Tensor | None = None, activation_scale: Tensor | None = None
     ) -> Tensor:
+        if x.numel() == 0:
+            return _no_tokens(x, packed)
         tokens, weight = _tokens(x, packed, activation_scale), unpack_weight(packed)
         left = x if tokens is None else tokens.values.to(x.dtype)
         return _scaled(functional.linear(left, weight.values.to(x.dtype)), tokens, weight, bias, x.dtype)
@@ -133,6 +142,8 @@ class DequantizedProduct(_StoredProduct):
     def linear(
         self, x: Tensor, packed: StoredWeight, *, bias: Tensor | None = None, activation_scale: Tensor | None = None
     ) -> Tensor:
+        if x.numel() == 0:
+            return _no_tokens(x, packed)
         tokens = _tokens(x, packed, activation_scale)
         x = x if tokens is None else dequantize(tokens, x.dtype)
         return functional.linear(x, dequantize(unpack_weight(packed), x.dtype), bias)

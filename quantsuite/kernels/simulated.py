@@ -26,7 +26,7 @@ def multiply_simulated(
     Returns:
         ``[..., N]``; gradients pass straight through the quantization.
     """
-    if scheme.activation is not None:
+    if scheme.activation is not None and x.numel():
         x = fake_quantize(x, scheme.activation, activation_scale)
     return functional.linear(x, weight, bias)
 

@@ -92,11 +92,11 @@ def _fill(other: Any, packed: Any, change: Callable[[Any], Any]) -> None:
             assign(other, name, change(value))
 
 
-def _plain_tensors(packed: object) -> Iterator[Tensor]:
+def plain_tensors(packed: object) -> Iterator[Tensor]:
     """As :func:`named_tensors`, with the tensors that a subclass is made of in its place."""
     for _, tensor in named_tensors(packed):
         if hasattr(tensor, "__tensor_flatten__"):
-            yield from _plain_tensors([getattr(tensor, name) for name in tensor.__tensor_flatten__()[0]])
+            yield from plain_tensors([getattr(tensor, name) for name in tensor.__tensor_flatten__()[0]])
         else:
             yield tensor
 
@@ -104,7 +104,7 @@ def _plain_tensors(packed: object) -> Iterator[Tensor]:
 def nbytes(packed: object) -> int:
     """Bytes of all tensors in what a kernel keeps, each storage once."""
     storages = {}
-    for tensor in _plain_tensors(packed):
+    for tensor in plain_tensors(packed):
         storage = tensor.untyped_storage()
         storages[storage.data_ptr()] = storage.nbytes()
     return sum(storages.values())

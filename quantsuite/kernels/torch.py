@@ -13,6 +13,9 @@ from quantsuite.kernels.protocol import probe_product
 from quantsuite.quantize import QuantizedTensor, quantize, storage_dtype
 from quantsuite.scheme import Operand, Scheme
 
+ALIGNMENT = 64
+"""Bytes that torch's allocations for the CPU begin at multiples of."""
+
 
 class Float8Cast:
     """``(x / scale).to(float8)``, the conversion of torch, with a scale of amax / max."""
@@ -64,11 +67,19 @@ class _Product:
 
 
 class Int8Matmul(_Product):
-    """``_int_mm`` of int8 codes, summed in int32 and scaled in float32."""
+    """``_int_mm`` of int8 codes, summed in int32 and scaled in float32.
+
+    Where K is 1, the CPU's of torch 2.13 returns numbers that are no products.
+    """
 
     name = "torch-int-mm"
     schemes = ("int8-row:int8-token", "int8-tensor:int8-tensor", "int8-row:int8-tensor")
     accumulator_bits = 31
+
+    def unsupported_shape(self, scheme: Scheme, device: str, m: int, n: int, k: int) -> str | None:
+        if k == 1 and device == "cpu":
+            return "K=1, of which _int_mm gives wrong products on a CPU; take K from 2 on"
+        return super().unsupported_shape(scheme, device, m, n, k)
 
     def linear(self, x: Tensor, packed: _Packed) -> Tensor:
         assert packed.scheme.activation is not None
@@ -83,7 +94,8 @@ class Int8WeightOnly(_Product):
     """``_weight_int8pack_mm``: activations as they are, int8 codes and a scale a row in the activations' dtype.
 
     The CPU's bfloat16 kernel of torch 2.13 reads beyond the end of rows whose K is no multiple of 16 and brings the
-    process down, so that such a K cannot be tried.
+    process down, so that such a K cannot be tried; so do activations that do not begin at a multiple of 64 bytes, which
+    are copied.
     """
 
     name = "torch-int8pack"
@@ -98,6 +110,7 @@ class Int8WeightOnly(_Product):
 
     def linear(self, x: Tensor, packed: _Packed) -> Tensor:
         flat, scale = x.reshape(-1, x.shape[-1]).contiguous(), packed.weight.scale.flatten().to(x.dtype)
+        flat = flat.clone() if flat.data_ptr() % ALIGNMENT else flat
         y = torch._weight_int8pack_mm(flat, packed.weight.values.contiguous(), scale)
         return y.reshape(*x.shape[:-1], -1)
 
