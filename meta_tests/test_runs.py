@@ -144,7 +144,7 @@ def test_one_item_is_enough_to_report_and_too_few_to_decide(tmp_path: Path) -> N
     arguments = ["--limit", "1", "--device", "cpu", "--scheme", "int8-row", "--output", str(tmp_path / "run.jsonl")]
     result = accuracy(*arguments)
     assert result.status == 0, result.shown
-    assert len([record for record in read_run(tmp_path / "run.jsonl").records if record.measured]) == 15
+    assert len([record for record in read_run(tmp_path / "run.jsonl").records if record.measured]) == 16
     assert "too few documents: 1, an interval takes 10; raise --limit" in " ".join(result.shown.split())
 
 
