@@ -169,6 +169,8 @@ def draw_operand(
             raise NotApplicable(f"{operand} has blocks with no room for their smallest and largest value")
         first = torch.randint(top + 1, (), generator=generator)
         shift = (first + 7 * torch.arange(rows)[:, None] + 3 * torch.arange(blocks)) % (top + 1)
+        if isinstance(operand.granularity, PerTensor):
+            shift.fill_(first)
         codes = torch.randint(-limit, limit + 1, (rows, blocks, width), generator=generator).double()
         codes = codes.clamp(-shift[..., None], top - shift[..., None])
         codes.scatter_(2, place[..., None], -shift[..., None].double())
