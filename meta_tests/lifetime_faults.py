@@ -298,7 +298,6 @@ LIFETIME_FAULTS: list[tuple[str, Any, str, str]] = [
     ("reads from the beginning of the storage", PlainProduct(before=ignore_offset), W8A8, "product_layouts"),
     ("reads around a view", PlainProduct(before=amax_of_storage, refuses=False), "int8-row", "product_layouts"),
     ("writes between rows", PlainProduct(before=clear_the_padding), "int8-row", "product_layouts"),
-    ("cannot take what requires a gradient", PlainProduct(before=as_numpy), "int8-row", "product_layouts"),
     ("RuntimeError for views", PlainProduct(before=viewed), "int8-row", "product_layouts"),
     (
         "weight without its stride",

@@ -65,8 +65,21 @@ def _sequences(x: Tensor) -> tuple[Tensor, Tensor]:
     return whole, whole[:, : halves.shape[1]]
 
 
-def attempt(case: str, function: str, whole: Tensor, call: Callable[[], Tensor]) -> Tensor | None:
-    """What a kernel returns for a view, ``None`` if it refuses it: by a ``ValueError``, or as not implemented.
+def attempt(
+    case: str,
+    function: str,
+    whole: Tensor,
+    call: Callable[[], Tensor],
+    refusals: tuple[type[Exception], ...] = (ValueError, NotImplementedError),
+) -> Tensor | None:
+    """What a kernel returns for a view, ``None`` if it refuses it.
+
+    Args:
+        case: for the message.
+        function: that is called.
+        whole: what the view is of.
+        call: the function with the view.
+        refusals: exceptions by which it may.
 
     Raises:
         CheckFailure: if it raises anything else, or writes to the view or around it.
@@ -77,7 +90,7 @@ def attempt(case: str, function: str, whole: Tensor, call: Callable[[], Tensor])
             return call()
         except (CheckFailure, torch.OutOfMemoryError):
             raise
-        except (ValueError, NotImplementedError):
+        except refusals:
             return None
         except Exception as error:
             raise CheckFailure(

@@ -18,7 +18,7 @@ from quantsuite.checks.layouts import LAYOUTS, attempt, overwrite, require
 from quantsuite.checks.outcome import NotApplicable, compare, same
 from quantsuite.checks.product_lifetimes import FACTOR, Memory
 from quantsuite.checks.setting import Setting
-from quantsuite.kernels.protocol import Product, unsupported_shape
+from quantsuite.kernels.protocol import Product
 from quantsuite.scheme import Scheme
 
 STEPS = 8
@@ -115,16 +115,12 @@ class _Operands:
 
 def _operands(setting: Setting) -> _Operands:
     m, n, k = next(setting.bounded((16, 32, 64)))
-    taken = [each for each in dict.fromkeys((1, 16, m)) if _takes(setting, each, n, k)]
+    taken = [each for each in dict.fromkeys((1, 16, m)) if setting.takes(each, n, k)]
     weights = [setting.draw(n, k, offset=number) * FACTOR ** (number % 2) for number in range(3)]
     activations = {
         tokens: [setting.draw(tokens, k, offset=3 + number) * FACTOR**number for number in range(2)] for tokens in taken
     }
     return _Operands(setting, weights, activations)
-
-
-def _takes(setting: Setting, m: int, n: int, k: int) -> bool:
-    return unsupported_shape(setting.kernel, setting.scheme, setting.device, m, n, k) is None
 
 
 def _machine(operands: _Operands) -> type[History]:

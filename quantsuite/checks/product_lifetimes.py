@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import count
 
 import torch
 from torch import Tensor
@@ -21,11 +20,13 @@ from quantsuite.checks.outcome import compare, same, unchanged
 from quantsuite.checks.races import churn, load, repetitions, with_threads
 from quantsuite.checks.setting import Setting
 from quantsuite.kernels import protocol, tensors
-from quantsuite.kernels.protocol import Product, dtypes, unsupported_shape
+from quantsuite.kernels.protocol import Product, dtypes
 from quantsuite.scheme import Scheme
 
 FACTOR = 16.0
 """Between the magnitudes of operands that must not be mistaken for each other."""
+ALONE = 6
+"""Calls of one dtype after each other, before calls of another come between them."""
 
 
 @dataclass
@@ -105,7 +106,7 @@ def check_product_packed_weights(
     """
     setting = Setting(kernel, scheme, device, dtype, seed)
     shapes = list(dict.fromkeys(setting.bounded((32, 32, 64), (32, 64, 64), (32, 32, 128))))
-    m, n, k = shapes[0]
+    (_, n, k), m = shapes[0], min(shape[0] for shape in shapes)
     kinds = [(n, k, FACTOR), (n, k, 1.0), (n, k, -FACTOR), *((*shape[1:], 1.0) for shape in shapes[1:]), (n, k, 1.0)]
     memory, kept, place = Memory(setting), [], torch.empty(n, k, device=device, dtype=dtype)
     for number, (rows, columns, factor) in enumerate(kinds):
@@ -122,9 +123,7 @@ def check_product_packed_weights(
 
 def _tokens(setting: Setting, m: int, n: int, k: int) -> list[int]:
     """Numbers of tokens between which a model changes, as far as the kernel takes them: each after each."""
-    wanted = dict.fromkeys((m, 1, 16))
-    kernel, scheme, device = setting.kernel, setting.scheme, setting.device
-    taken = [each for each in wanted if unsupported_shape(kernel, scheme, device, each, n, k) is None]
+    taken = [each for each in dict.fromkeys((m, 1, 16)) if setting.takes(each, n, k)]
     return [taken[place % len(taken)] for place in (0, 1, 2, 1, 0, 2, 0, 1, 1, 2, 2, 0)]
 
 
@@ -138,22 +137,21 @@ def check_product_after_other_calls(
     setting = Setting(kernel, scheme, device, dtype, seed)
     m, n, k = next(setting.bounded((32, 32, 64)))
     weight = setting.draw(n, k, offset=1)
-    packed, memory, kept, number = setting.pack(weight), Memory(setting), [], count()
+    packed, memory, kept = setting.pack(weight), Memory(setting), []
     buffers: dict[int, Tensor] = {}
     others = [Memory(replace(setting, dtype=other)) for other in dtypes(kernel) if other != dtype][:1]
     theirs = [(other, other.setting.draw(m, k), other.setting.draw(n, k, offset=1)) for other in others]
     packed_too = [other.setting.pack(its) for other, _, its in theirs]
     with packed_unchanged(kernel, packed):
-        for tokens in _tokens(setting, m, n, k):
+        for turn, tokens in enumerate(_tokens(setting, m, n, k)):
             buffer = buffers.setdefault(tokens, torch.empty(tokens, k, device=device, dtype=dtype))
-            turn = next(number)
             x = buffer.copy_(setting.draw(tokens, k, offset=2 + turn % 3) * (FACTOR if turn % 2 else 1.0))
             call = (tokens, turn % 6)
             case = f"call {turn + 1}, [{tokens}, {k}] x [{n}, {k}]"
             y = setting.multiply(x, packed, n)
             memory.agree(case, y, x.clone(), weight, call)
             kept.append((case, y, y.detach().clone()))
-            for (other, values, its), kept_too in zip(theirs, packed_too, strict=True):
+            for (other, values, its), kept_too in zip(theirs, packed_too, strict=True) if turn >= ALONE else ():
                 between = f"a call in {other.setting.dtype}, after {case} in {dtype}"
                 other.agree(between, other.setting.multiply(values, kept_too, n), values, its, "the same")
     for case, y, copy in kept:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -102,9 +103,11 @@ class Setting:
             )
         return unsupported_shape(self.kernel, self.scheme, self.device, m, n, k)
 
-    def refuses(self, m: int, n: int, k: int) -> bool:
-        """Whether the kernel does not take a shape here."""
-        return unsupported_shape(self.kernel, self.scheme, self.device, m, n, k) is not None
+    def takes(self, m: int, n: int, k: int) -> bool:
+        """Whether the kernel takes a shape here, and it is no more work than it declares for a check."""
+        with suppress(NotApplicable):
+            return self._refused(m, n, k) is None
+        return False
 
     def fitting(self, *wanted: tuple[int, int, int]) -> Iterator[tuple[int, int, int]]:
         """Shapes ``(M, N, K)``, N and K rounded up to whole blocks, that the kernel takes here.

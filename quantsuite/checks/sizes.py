@@ -143,7 +143,7 @@ def check_product_of_every_number_of_tokens(
     packed = setting.pack(_on(setting, whole.weight.given))
     limit, tightest = work(kernel) or math.inf, 0.0
     for tokens in dict.fromkeys((m, *TOKENS)):
-        if tokens * n * k > limit or setting.refuses(tokens, n, k):
+        if tokens * n * k > limit or not setting.takes(tokens, n, k):
             continue
         part = slice(len(whole.x.given) - tokens, None) if tokens % 2 else slice(tokens)
         pair = ExactPair(x=whole.x.rows(part), weight=whole.weight, product=whole.product[part])
