@@ -5,6 +5,8 @@ torch is imported only once a test asks for a cell.
 
 from __future__ import annotations
 
+import os
+import sys
 import textwrap
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
@@ -58,7 +60,9 @@ def pytest_configure(config: pytest.Config) -> None:
         options.check_margins()
     except MarginError as error:
         raise pytest.UsageError(str(error)) from error
-    if not _is_worker(config):
+    if _is_worker(config):
+        _share_threads(int(os.environ["PYTEST_XDIST_WORKER_COUNT"]))
+    else:
         config.stash[COLLECTOR] = Collector(config)
         config.stash[PROGRESS] = Progress(config, options, config.stash[COLLECTOR])
         summaries = NumericsCollector(options), RequirementsSummary(config)
@@ -280,6 +284,16 @@ def _in_one_line(config: pytest.Config, error: Exception) -> ValueError:
         raise error
     first = (str(error).splitlines() or [""])[0]
     return ValueError(first if isinstance(error, ValueError) else f"{type(error).__name__}: {first}")
+
+
+def _share_threads(workers: int) -> None:
+    """Leave each worker its share of the processor's threads, unless the environment says how many there are."""
+    if "OMP_NUM_THREADS" in os.environ:
+        return
+    share = max(1, (os.cpu_count() or 1) // workers)
+    os.environ["OMP_NUM_THREADS"] = str(share)  # Of what the worker starts, and of torch if it is not imported yet.
+    if (torch := sys.modules.get("torch")) is not None:
+        torch.set_num_threads(share)
 
 
 def _is_worker(config: pytest.Config) -> bool:
