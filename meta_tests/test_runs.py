@@ -148,6 +148,14 @@ def test_one_item_is_enough_to_report_and_too_few_to_decide(tmp_path: Path) -> N
     assert "too few documents: 1, an interval takes 10; raise --limit" in " ".join(result.shown.split())
 
 
+def test_under_xdist_each_worker_has_its_share_of_the_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    output = tmp_path / "run.jsonl"
+    accuracy(*SMALL, "--scheme", "bf16", "--output", str(output), "-n", "2")
+    threads = {record.environment.threads for record in read_run(output).records}
+    assert threads == {max(1, (os.cpu_count() or 1) // 2)}
+
+
 def test_under_xdist_nothing_is_lost_and_what_needs_all_cells_runs(tmp_path: Path) -> None:
     result = accuracy(*FEW, "--output", str(tmp_path / "run.jsonl"), "-n", "2", "-rA")
     assert result.status == 0, result.shown

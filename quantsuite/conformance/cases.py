@@ -24,7 +24,7 @@ from quantsuite.kernels.operations import OPERATIONS
 from quantsuite.records import Finding
 from quantsuite.scheme import Operand, Scheme
 
-CHECK_VERSION = 2
+CHECK_VERSION = 3
 _KEYS = {"id", "reason", "link", "expires", "raises", "device"}
 
 
