@@ -21,7 +21,6 @@ from quantsuite.granularity import share_scales
 from quantsuite.quantize import QuantizedTensor, dequantize
 from quantsuite.scheme import Operand
 
-
 PLAIN = PlainQuantizer()
 
 
