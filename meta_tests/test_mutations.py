@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from meta_tests.bias_faults import BIAS_FAULTS, FAULTLESS_WITH_TAILS
 from meta_tests.lifetime_faults import LIFETIME_FAULTS
 from meta_tests.mutants import (
     AsymmetricQuantizer,
@@ -335,7 +336,9 @@ LAYER_FAULTS: list[tuple[str, Any, str, str]] = [
     ("keeps the weight in a list", StoredProduct(keeps=lambda w: [{"w": w}]), "int8-row", "resident_bytes"),
 ]
 
-FAULTS = QUANTIZER_FAULTS + PRODUCT_FAULTS + LAYER_FAULTS + VALUE_FAULTS + TRAINING_FAULTS + LIFETIME_FAULTS
+FAULTS = (
+    QUANTIZER_FAULTS + PRODUCT_FAULTS + LAYER_FAULTS + VALUE_FAULTS + TRAINING_FAULTS + LIFETIME_FAULTS + BIAS_FAULTS
+)
 
 
 @pytest.mark.parametrize(
@@ -395,6 +398,7 @@ FAULTLESS = [
     DequantizedProduct(),
     DequantizedProduct(quantizer=AsymmetricQuantizer(), schemes=("int8-row-asym",)),
     StoredProduct(),
+    *FAULTLESS_WITH_TAILS,
 ]
 
 

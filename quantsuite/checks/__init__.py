@@ -11,13 +11,17 @@ from collections.abc import Callable
 
 from quantsuite.checks import (
     accumulator,
+    biases,
+    chosen,
     layers,
     product_draws,
     product_layouts,
     product_lifetimes,
+    product_uneven,
     products,
     quantizer_draws,
     quantizer_lifetimes,
+    quantizer_uneven,
     quantizer_values,
     quantizers,
     sizes,
@@ -64,15 +68,18 @@ def register_checks(operation: str, *modules: object) -> None:
     CHECKS[operation] = (*CHECKS.get(operation, ()), *found)
 
 
-register_checks("quantize", quantizer_lifetimes, quantizers, quantizer_values, quantizer_draws)
+register_checks("quantize", quantizer_lifetimes, quantizers, quantizer_values, quantizer_uneven, quantizer_draws)
 register_checks(
     "linear",
     product_layouts,
     product_lifetimes,
     products,
     sizes,
+    product_uneven,
     special,
     layers,
+    biases,
+    chosen,
     accumulator,
     training,
     product_draws,

@@ -192,7 +192,7 @@ class Setting:
         with unchanged(f"{self.kernel.name}.pack", weight):
             return protocol.pack(self.kernel, weight, self.scheme)
 
-    def _static_scale(self, x: Tensor) -> Tensor | None:
+    def static_scale(self, x: Tensor) -> Tensor | None:
         """What calibration on ``x`` itself gives for static activations, so that the bounds of dynamic ones hold."""
         operand = self.scheme.activation
         if operand is None or operand.dynamic:
@@ -209,7 +209,7 @@ class Setting:
         __tracebackhide__ = True
         name = f"{self.kernel.name}.linear"
         with unchanged(name, x):
-            y = protocol.multiply(self.kernel, x, packed, bias=bias, activation_scale=self._static_scale(x))
+            y = protocol.multiply(self.kernel, x, packed, bias=bias, activation_scale=self.static_scale(x))
             got = require_tensor(name, y, (*x.shape[:-1], n))
         if got.dtype != (dtype := protocol.output_dtype(self.kernel) or x.dtype):
             raise CheckFailure(f"{list(x.shape)} activations: the result is {got.dtype}, expected {dtype}")

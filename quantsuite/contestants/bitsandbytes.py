@@ -31,6 +31,8 @@ class FourBit:
 
     def quantize(self, x: Tensor, operand: Operand) -> Tensor:
         assert isinstance(operand.granularity, PerGroup)
+        if x.shape[-1] % operand.granularity.size:  # a block would go on in the next row
+            raise ValueError(f"K={x.shape[-1]} is no multiple of {operand.granularity.size}; pad it")
         codes, state = bnb.functional.quantize_4bit(
             x, blocksize=operand.granularity.size, quant_type=operand.format.name
         )

@@ -240,7 +240,8 @@ def multiply(
     kernel: Any, x: Tensor, packed: Any, *, bias: Tensor | None = None, activation_scale: Tensor | None = None
 ) -> Tensor:
     """``x W^T + b`` by a kernel, with what it does not do itself done around it."""
-    x = x.contiguous() if layouts(kernel) == "contiguous" else x
+    if layouts(kernel) == "contiguous":
+        x, bias = x.contiguous(), None if bias is None else bias.contiguous()
     given = {} if activation_scale is None else {"activation_scale": activation_scale}
     if bias is not None and takes_bias(kernel):
         return kernel.linear(x, packed, bias=bias, **given)
