@@ -70,6 +70,22 @@ def bfloat16_parts(x: Tensor, w: Tensor) -> Tensor:
     return sum((exact_sums(*part).bfloat16().float() for part in parts), torch.zeros(()))
 
 
+def whole_parts(size: int) -> Sums:
+    """Beyond a part of K only whole parts are summed."""
+
+    def sums(x: Tensor, w: Tensor) -> Tensor:
+        k = x.shape[1]
+        used = k if k <= size else k // size * size
+        return exact_sums(x[:, :used], w[:, :used])
+
+    return sums
+
+
+def counted_to(size: int) -> Callable[[Tensor], Tensor]:
+    """Scales beyond a number of rows are those of the rows so many before."""
+    return lambda scale: scale[torch.arange(len(scale)) % size]
+
+
 def flush_subnormals(values: Tensor, operand: Any) -> Tensor:
     rounded = operand.format.round(values)
     return torch.where(rounded.abs() < 2.0**operand.format.smallest_exponent, 0.0, rounded)
@@ -144,6 +160,30 @@ SIZE_FAULTS: list[tuple[str, Any, str, str]] = [
         DequantizedProduct(sums=beyond_8192(bfloat16_parts)),
         "int8-row",
         "product_of_longest_k_is_exact",
+    ),
+    (
+        "part of K beyond 4096 lost",
+        DequantizedProduct(sums=whole_parts(4096)),
+        "int4-g32",
+        "product_of_k_around_splits_is_exact",
+    ),
+    (
+        "part of K beyond 2048 lost",
+        PlainProduct(sums=whole_parts(2048)),
+        W8A8,
+        "product_of_k_around_splits_is_exact",
+    ),
+    (
+        "scales of 1024 tokens",
+        PlainProduct(x_scale=counted_to(1024)),
+        FP8,
+        "product_of_many_tokens_and_outputs",
+    ),
+    (
+        "scales of 2048 outputs",
+        PlainProduct(w_scale=counted_to(2048)),
+        "int8-row",
+        "product_of_many_tokens_and_outputs",
     ),
     ("E5M2 subnormals flushed", e5m2(flush_subnormals), "fp8e5m2-row", "product_of_smallest_codes_is_exact"),
     (
@@ -242,6 +282,20 @@ def even_subnormal_scales(scale: Tensor) -> Tensor:
     return torch.where(scale < 2.0**-6, (scale * 2.0**8).floor() * 2.0**-8, scale)
 
 
+def in_half(scale: Tensor) -> Tensor:
+    """Scales as float16 keeps them, codes having been chosen by the exact ones."""
+    return scale.half().float()
+
+
+def without_smallest(scale: Tensor) -> Tensor:
+    """E8M0's byte shifted to the exponent of a float32, which is zero for 2^-127."""
+    return torch.where(scale == 2.0**-127, 0.0, scale)
+
+
+def microscaled_without_smallest() -> PlainQuantizer:
+    return PlainQuantizer(scale=microscaling(exact_exponent), scale_used=without_smallest)
+
+
 def negative_zeros_as(value: Callable[[Tensor], Tensor]) -> PlainQuantizer:
     """Sign and magnitude taken apart: minus nothing is a code of its own."""
     return PlainQuantizer(before=lambda x: torch.where((x == 0) & x.signbit(), value(x.abs()), x))
@@ -264,6 +318,8 @@ QUANTIZER_VALUE_FAULTS: list[tuple[str, Any, str, str]] = [
         "fp8-row",
         "codes_at_scales_that_differ",
     ),
+    ("scales of 1024 rows", PlainQuantizer(scale_used=counted_to(1024)), "int8-row", "codes_of_many_rows"),
+    ("scales of 4096 rows", PlainQuantizer(scale_used=counted_to(4096)), "fp4-g32", "codes_of_many_rows"),
     ("extent overflows", PlainQuantizer(scale=half_of_extent), "int8-row", "codes_and_ties_at_far_scales"),
     ("scaled up beyond float32", PlainQuantizer(scale=scaled_up_first), "fp4-g32", "codes_and_ties_at_far_scales"),
     (
@@ -282,6 +338,8 @@ QUANTIZER_VALUE_FAULTS: list[tuple[str, Any, str, str]] = [
     ("E5M2 tie becomes infinite", rounds_unless(beyond_the_tie), "mxfp8e5m2", "values_beyond_the_largest_saturate"),
     ("subnormal block scales flushed", TwoLevels(scales=flush_scales), "nvfp4", "small_block_scales"),
     ("subnormal block scales cut", TwoLevels(scales=even_subnormal_scales), "nvfp4", "small_block_scales"),
+    ("scales in float16", PlainQuantizer(scale_used=in_half), "int8-row", "values_at_the_ends_of_a_dtype"),
+    ("scale 2^-127 is zero", microscaled_without_smallest(), "mxfp4", "values_at_the_ends_of_a_dtype"),
     ("minus zero the least code", negative_zeros_as(lambda x: -x.amax()), "int8-row", "negative_zeros_are_zeros"),
     ("minus zero minus one", negative_zeros_as(lambda x: -x.amax() / 7), "int4-g32", "negative_zeros_are_zeros"),
     ("NaN of a block spreads", careless(scale_used=lambda s: s + 0 * s.sum()), "int4-g32", "nan_stays_in_its_block"),
@@ -293,4 +351,31 @@ QUANTIZER_VALUE_FAULTS: list[tuple[str, Any, str, str]] = [
     ),
 ]
 
-VALUE_FAULTS = QUANTIZER_VALUE_FAULTS + SIZE_FAULTS
+MAGNITUDE_FAULTS: list[tuple[str, Any, str, str]] = [
+    (
+        "weight scales in float16",
+        PlainProduct(w_scale=in_half),
+        "int8-row",
+        "product_of_weights_at_the_ends_of_a_dtype",
+    ),
+    (
+        "weight scale 2^-127 is zero",
+        DequantizedProduct(quantizer=microscaled_without_smallest()),
+        "mxfp4",
+        "product_of_weights_at_the_ends_of_a_dtype",
+    ),
+    (
+        "token scales in float16",
+        PlainProduct(x_scale=in_half),
+        W8A8,
+        "product_of_activations_at_the_ends_of_a_dtype",
+    ),
+    (
+        "token scales raised to 1e-12",
+        PlainProduct(x_scale=lambda scale: scale.clamp(min=1e-12)),
+        FP8,
+        "product_of_activations_at_the_ends_of_a_dtype",
+    ),
+]
+
+VALUE_FAULTS = QUANTIZER_VALUE_FAULTS + SIZE_FAULTS + MAGNITUDE_FAULTS

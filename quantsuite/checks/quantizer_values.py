@@ -13,17 +13,21 @@ from torch import Tensor
 
 from quantsuite import reference
 from quantsuite.checks.draws import anchor, at_scale_one, block_shape, code_values, grid, normal, top
-from quantsuite.checks.exact import draw_operand
+from quantsuite.checks.exact import ExactOperand, draw_operand
+from quantsuite.checks.magnitudes import draw_extreme
 from quantsuite.checks.oracle import rounding_error
 from quantsuite.checks.outcome import CheckFailure, NotApplicable, compare, same
 from quantsuite.checks.quantizers import other_blocks, quantized
-from quantsuite.granularity import PerBlock, PerGroup
+from quantsuite.granularity import PerBlock, PerGroup, PerTensor
 from quantsuite.kernels.protocol import Quantizer
 from quantsuite.scale_formats import PowerOfTwoScale, TwoLevelScale
 from quantsuite.scheme import Operand
 
 SHAPES = ((1, 1), (2, 3), (7, 5), (33, 9), (130, 4))
 """Rows, and blocks along K."""
+MANY = (256, 512, 1024, 2048, 4096)
+"""Sizes that kernels split rows by: threads of a block, and programs of a grid."""
+FEW_COLUMNS = 16
 EXPONENTS = (-100, -60, -20, 20, 60, 100)
 FLOAT16_EXPONENTS = (-6, -3, 3, 6)
 LARGEST_SCALE = 125
@@ -55,15 +59,41 @@ def check_codes_at_scales_that_differ(
         x = draw_operand(operand, rows * n, k, limit=127, binades=2, generator=generator)
         if not _held(x.given, dtype):
             continue
-        got = quantized(kernel, x.given.to(dtype).to(device), operand)
-        expected, allowed = x.values, torch.zeros(())
-        if not operand.symmetric:
-            extent = x.values.abs().amax(1, keepdim=True).expand_as(expected)
-            allowed = rounding_error(2 * extent, torch.float32) + rounding_error(expected.abs(), got.dtype)
-        compare(f"codes at scales that differ {list(x.given.shape)}", got, expected, allowed)
+        _compare_codes(kernel, operand, x, device=device, dtype=dtype)
         compared = True
     if not compared:
         raise NotApplicable(f"{dtype} cannot hold the codes of {operand}")
+    return 0.0
+
+
+def _compare_codes(kernel: Quantizer, operand: Operand, x: ExactOperand, *, device: str, dtype: torch.dtype) -> None:
+    """Whether codes come back as they are."""
+    __tracebackhide__ = True
+    got = quantized(kernel, x.given.to(dtype).to(device), operand)
+    expected, allowed = x.values, torch.zeros(())
+    if torch.equal(got.double().cpu(), expected):
+        return
+    if not operand.symmetric:
+        extent = x.values.abs().amax(1, keepdim=True).expand_as(expected)
+        allowed = rounding_error(2 * extent, torch.float32) + rounding_error(expected.abs(), got.dtype)
+    compare(f"codes at scales that differ {list(x.given.shape)}", got, expected, allowed)
+
+
+def check_codes_of_many_rows(
+    kernel: Quantizer, operand: Operand, *, device: str, dtype: torch.dtype, seed: int
+) -> float:
+    """Rows beyond 256, 512, 1024, 2048 and 4096 have scales of their own: dense codes come back as they are."""
+    if isinstance(operand.granularity, PerTensor):
+        raise NotApplicable(f"{operand} has one scale for all rows")
+    rows, width = block_shape(operand)
+    counts = [rows * (math.ceil(size / rows) + 1) for size in MANY]
+    k = 2 * width if operand.scale.of_tensor else max(width, FEW_COLUMNS)
+    generator = torch.Generator().manual_seed(seed)
+    whole = draw_operand(operand, counts[-1], k, limit=127, binades=2, generator=generator)
+    if not _held(whole.given, dtype):
+        raise NotApplicable(f"{dtype} cannot hold the codes of {operand}")
+    for count in counts:
+        _compare_codes(kernel, operand, whole.rows(slice(count)), device=device, dtype=dtype)
     return 0.0
 
 
@@ -180,6 +210,23 @@ def check_small_block_scales(
     if not _held(x, dtype):
         raise NotApplicable(f"{dtype} cannot hold codes at subnormal scales of {operand}")
     return same("codes at subnormal scales", quantized(kernel, x.to(dtype).to(device), operand), x)
+
+
+def check_values_at_the_ends_of_a_dtype(
+    kernel: Quantizer, operand: Operand, *, device: str, dtype: torch.dtype, seed: int
+) -> float:
+    """Tensors near the smallest and the largest normal number keep the bound: none is lost, none becomes infinite.
+
+    Their scales are subnormal in float16, and 2^-127 in E8M0; what a code stands for beyond the largest number of the
+    dtype saturates.
+    """
+    rows, columns = block_shape(operand)
+    tightest = 0.0
+    for extreme in draw_extreme(kernel, operand, 8 * rows, columns * max(2, 32 // columns), dtype=dtype, seed=seed):
+        got = quantized(kernel, extreme.values.to(device), operand)
+        bound = extreme.allowed + rounding_error(extreme.expected.abs() + extreme.allowed, got.dtype, times=2)
+        tightest = max(tightest, compare(f"{extreme.name} values", got, extreme.expected, bound))
+    return tightest
 
 
 def check_negative_zeros_are_zeros(

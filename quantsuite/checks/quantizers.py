@@ -30,7 +30,7 @@ from quantsuite.checks.draws import (
 from quantsuite.checks.oracle import NEAR, nearest_values, rounding_error
 from quantsuite.checks.outcome import CheckFailure, NotApplicable, compare, require_tensor, same, unchanged
 from quantsuite.granularity import share_scales
-from quantsuite.kernels.protocol import Quantizer
+from quantsuite.kernels.protocol import Quantizer, flushes_subnormals
 from quantsuite.scheme import Operand
 
 
@@ -203,6 +203,8 @@ def check_signs_are_symmetric(
 
 def check_subnormal_values(kernel: Quantizer, operand: Operand, *, device: str, dtype: torch.dtype, seed: int) -> float:
     """Blocks whose scale would underflow have finite values within the bound."""
+    if flushes_subnormals(kernel):
+        raise NotApplicable(f"{kernel.name} declares that it flushes subnormal numbers")
     rows, columns = block_shape(operand)
     tightest = 0.0
     for magnitude in (2.0**-120, 2.0**-130, 2.0**-140):

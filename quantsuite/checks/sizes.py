@@ -33,6 +33,10 @@ AROUND_TILES = (
 """N and K."""
 LARGE = (257, 264, 320)
 LONGEST = 16384
+LONG = (1024, 2048, 4096, 8192)
+"""Sizes that kernels split K by."""
+MANY = (1024, 2048, 4096)
+"""Sizes that kernels split rows by: threads of a block, and programs of a grid."""
 HUGE, HUGE_ROWS = 2**31, 2**15
 """Elements that an index of 32 bits cannot reach, and rows of the weight whose product has them."""
 HUGE_VARIABLE = "QUANTSUITE_HUGE"
@@ -43,6 +47,10 @@ SLACK = (2 * ROUNDINGS + DEVIATIONS) * FLOAT32_ROUNDOFF
 Operands have random signs, so that partial sums grow as the root of their number and a float32 sum's roundings have a
 deviation below ``u`` times the sum of magnitudes (Higham and Mary, 2019, section 2).
 """
+
+
+def _up(size: int, unit: int) -> int:
+    return unit * math.ceil(size / unit)
 
 
 def _on(setting: Setting, values: Tensor) -> Tensor:
@@ -170,6 +178,28 @@ def check_product_of_longest_k_is_exact(
         with suppress(NotApplicable):
             return _products(setting, (3, 8, k))
     return _products(setting, (2, 8, LONGEST // 4 + 64))
+
+
+def check_product_of_k_around_splits_is_exact(
+    kernel: Product, scheme: Scheme, *, device: str, dtype: torch.dtype, seed: int
+) -> float:
+    """Dense sums over K of one block less and one more than 1024, 2048, 4096 and 8192 are exact.
+
+    Without blocks one element less and one more.  Of blocks of many rows, fewer sizes.
+    """
+    setting = Setting(kernel, scheme, device, dtype, seed)
+    height, unit = setting.units()
+    around = [_up(part, unit) + step for part in LONG for step in (-unit, unit)]
+    return _products(setting, *((2, 4, k) for k in (around if height == 1 else around[1::4])))
+
+
+def check_product_of_many_tokens_and_outputs(
+    kernel: Product, scheme: Scheme, *, device: str, dtype: torch.dtype, seed: int
+) -> float:
+    """Rows of the weight, and tokens, beyond 1024, 2048 and 4096 have scales of their own and exact products."""
+    setting = Setting(kernel, scheme, device, dtype, seed)
+    sizes = [size + 1 for size in (MANY if setting.units()[0] == 1 else MANY[::2])]
+    return _products(setting, *((m, 4, 32) for m in sizes), *((2, n, 32) for n in sizes))
 
 
 def check_product_beyond_int32_indices(
