@@ -11,7 +11,7 @@ from quantsuite.checks.drawing import examples, search
 from quantsuite.checks.draws import block_shape
 from quantsuite.checks.layouts import attempt, require
 from quantsuite.checks.product_draws import PLACES, VALUES
-from quantsuite.checks.quantizer_lifetimes import quantized, within
+from quantsuite.checks.quantizing import quantized, within
 from quantsuite.kernels.protocol import Quantizer
 from quantsuite.scheme import Operand
 

@@ -12,11 +12,10 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from quantsuite.bounds import bound_element
 from quantsuite.checks.draws import block_shape, normal
 from quantsuite.checks.layouts import BATCHES, LAYOUTS, attempt, attempt_laid, overwrite, require
-from quantsuite.checks.oracle import rounding_error
-from quantsuite.checks.outcome import NotApplicable, NotSupported, compare, require_tensor, same, unchanged
+from quantsuite.checks.outcome import NotApplicable, NotSupported, same
+from quantsuite.checks.quantizing import quantized, within
 from quantsuite.checks.races import churn, load, repetitions, with_threads
 from quantsuite.checks.setting import scaled_as_a_whole
 from quantsuite.granularity import PerRow
@@ -26,23 +25,6 @@ from quantsuite.scheme import Operand
 
 FACTOR = 16.0
 """Between the magnitudes of tensors that must not be mistaken for each other."""
-
-
-def quantized(kernel: Quantizer, operand: Operand, x: Tensor) -> Tensor:
-    """What a kernel makes of a tensor, in its shape; the tensor is not changed."""
-    __tracebackhide__ = True
-    name = f"{kernel.name}.quantize"
-    with unchanged(name, x):
-        given = x.contiguous() if protocol.layouts(kernel) == "contiguous" else x
-        return require_tensor(name, kernel.quantize(given, operand), x.shape)
-
-
-def within(operand: Operand, case: str, got: Tensor, x: Tensor) -> float:
-    """Compare with the element bound, widened by a rounding to the dtype of what was returned."""
-    exact = x.detach().double().cpu()
-    bound = bound_element(x.detach().contiguous().cpu(), operand)
-    bound = bound if got.dtype == torch.float32 else bound + rounding_error(exact.abs() + bound, got.dtype)
-    return compare(case, got, exact, bound)
 
 
 def _draw(operand: Operand, seed: int, device: str, dtype: torch.dtype) -> Tensor:

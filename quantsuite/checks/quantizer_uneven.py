@@ -9,7 +9,7 @@ from quantsuite.bounds import bound_element
 from quantsuite.checks.draws import normal
 from quantsuite.checks.oracle import nearest_values, rounding_error
 from quantsuite.checks.outcome import CheckFailure, NotApplicable, compare
-from quantsuite.checks.quantizers import quantized
+from quantsuite.checks.quantizing import quantized
 from quantsuite.checks.uneven import has_groups, refused_or, sizes, with_small_tail
 from quantsuite.kernels.protocol import Quantizer
 from quantsuite.quantize import pad_to_blocks
@@ -27,7 +27,7 @@ def check_uneven_groups(kernel: Quantizer, operand: Operand, *, device: str, dty
     for rows, k, tail in sizes(operand):
         x = with_small_tail(normal(rows, k, seed=seed, device=device, dtype=dtype), tail)
         case = f"normal [{rows}, {k}], of whose last group there are {tail}"
-        got = refused_or(case, f"{kernel.name}.quantize", lambda x=x: quantized(kernel, x, operand))
+        got = refused_or(case, f"{kernel.name}.quantize", lambda x=x: quantized(kernel, operand, x))
         if got is not None:
             taken, tightest = taken + 1, max(tightest, _compare(case, got, x, operand, tail))
     if not taken:

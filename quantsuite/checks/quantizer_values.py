@@ -17,7 +17,8 @@ from quantsuite.checks.exact import ExactOperand, draw_operand
 from quantsuite.checks.magnitudes import draw_extreme
 from quantsuite.checks.oracle import rounding_error
 from quantsuite.checks.outcome import CheckFailure, NotApplicable, compare, same
-from quantsuite.checks.quantizers import other_blocks, quantized
+from quantsuite.checks.quantizers import other_blocks
+from quantsuite.checks.quantizing import quantized
 from quantsuite.granularity import PerBlock, PerGroup, PerTensor
 from quantsuite.kernels.protocol import Quantizer
 from quantsuite.scale_formats import PowerOfTwoScale, TwoLevelScale
@@ -69,7 +70,7 @@ def check_codes_at_scales_that_differ(
 def _compare_codes(kernel: Quantizer, operand: Operand, x: ExactOperand, *, device: str, dtype: torch.dtype) -> None:
     """Whether codes come back as they are."""
     __tracebackhide__ = True
-    got = quantized(kernel, x.given.to(dtype).to(device), operand)
+    got = quantized(kernel, operand, x.given.to(dtype).to(device))
     expected, allowed = x.values, torch.zeros(())
     if torch.equal(got.double().cpu(), expected):
         return
@@ -116,7 +117,7 @@ def check_codes_and_ties_at_far_scales(
         x = one * factor
         if not (_held(x, dtype) and _held(expected * factor, dtype)):
             continue
-        got = quantized(kernel, x.to(dtype).to(device), operand)
+        got = quantized(kernel, operand, x.to(dtype).to(device))
         same(f"codes and midpoints at scale 2^{exponent}", got, expected * factor)
         compared = True
     if not compared:
@@ -155,7 +156,7 @@ def check_scales_at_powers_of_two(
         expected = reference.quantize_dequantize(x, operand)
         if not (_held(x, dtype) and _held(expected, dtype)):
             continue
-        got = quantized(kernel, x.to(dtype).to(device), operand)
+        got = quantized(kernel, operand, x.to(dtype).to(device))
         same(f"largest magnitudes around 2^{exponent}", got, expected)
         compared = True
     if not compared:
@@ -184,7 +185,7 @@ def check_values_beyond_the_largest_saturate(
         expected = reference.quantize_dequantize(x, operand)
         if not torch.isfinite(x).all() or x.abs().max() == 0 or not _held(expected, dtype):
             continue
-        got = quantized(kernel, x.to(dtype).to(device), operand)
+        got = quantized(kernel, operand, x.to(dtype).to(device))
         same(f"beyond the largest code at scale 2^{exponent}", got, expected)
         compared = True
     if not compared:
@@ -209,7 +210,7 @@ def check_small_block_scales(
     x = torch.cat([blocks, first]).reshape(1, -1)
     if not _held(x, dtype):
         raise NotApplicable(f"{dtype} cannot hold codes at subnormal scales of {operand}")
-    return same("codes at subnormal scales", quantized(kernel, x.to(dtype).to(device), operand), x)
+    return same("codes at subnormal scales", quantized(kernel, operand, x.to(dtype).to(device)), x)
 
 
 def check_values_at_the_ends_of_a_dtype(
@@ -223,7 +224,7 @@ def check_values_at_the_ends_of_a_dtype(
     rows, columns = block_shape(operand)
     tightest = 0.0
     for extreme in draw_extreme(kernel, operand, 8 * rows, columns * max(2, 32 // columns), dtype=dtype, seed=seed):
-        got = quantized(kernel, extreme.values.to(device), operand)
+        got = quantized(kernel, operand, extreme.values.to(device))
         bound = extreme.allowed + rounding_error(extreme.expected.abs() + extreme.allowed, got.dtype, times=2)
         tightest = max(tightest, compare(f"{extreme.name} values", got, extreme.expected, bound))
     return tightest
@@ -235,11 +236,11 @@ def check_negative_zeros_are_zeros(
     """Negative zeros are zeros: alone in their block, and among other values."""
     rows, columns = block_shape(operand)
     zeros = torch.full((2 * rows, 4 * columns), -0.0, device=device, dtype=dtype)
-    same("negative zeros", quantized(kernel, zeros, operand), zeros)
+    same("negative zeros", quantized(kernel, operand, zeros), zeros)
     x = normal(2 * rows, 4 * columns, seed=seed, device=device, dtype=dtype) - 2
     place = torch.arange(x.numel(), device=device).reshape(x.shape) % 2 == 0
     x = x.masked_fill(place, -0.0)
-    return same("negative zeros among values", quantized(kernel, x, operand)[place], x[place])
+    return same("negative zeros among values", quantized(kernel, operand, x)[place], x[place])
 
 
 def check_nan_stays_in_its_block(
@@ -250,13 +251,13 @@ def check_nan_stays_in_its_block(
     x = normal(3 * rows, 4 * columns, seed=seed, device=device, dtype=dtype)
     generator = torch.Generator().manual_seed(seed)
     drawn = tuple(int(torch.randint(size, (), generator=generator)) for size in x.shape)
-    before = quantized(kernel, x, operand)
+    before = quantized(kernel, operand, x)
     for bad, place in product((torch.nan, torch.inf, -torch.inf), ((0, 0), (-1, -1), drawn)):
         others = other_blocks(operand, (x.shape[0], x.shape[1]), place).to(device)
         changed = x.clone()
         changed[place] = bad
         try:
-            after = quantized(kernel, changed, operand)
+            after = quantized(kernel, operand, changed)
         except ValueError:
             continue
         row = torch.zeros_like(others).index_fill_(0, torch.tensor(place[0] % len(x), device=device), True)

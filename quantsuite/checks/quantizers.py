@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from quantsuite import reference
-from quantsuite.bounds import bound_element
 from quantsuite.checks.draws import (
     CHECKED_COLUMNS,
     CHECKED_ROWS,
@@ -28,32 +27,15 @@ from quantsuite.checks.draws import (
     round_at_scale_one,
 )
 from quantsuite.checks.oracle import NEAR, nearest_values, rounding_error
-from quantsuite.checks.outcome import CheckFailure, NotApplicable, compare, require_tensor, same, unchanged
+from quantsuite.checks.outcome import CheckFailure, NotApplicable, compare, same
+from quantsuite.checks.quantizing import quantized, within
 from quantsuite.granularity import share_scales
 from quantsuite.kernels.protocol import Quantizer, flushes_subnormals
 from quantsuite.scheme import Operand
 
 
-def quantized(kernel: Quantizer, x: Tensor, operand: Operand) -> Tensor:
-    """What a kernel makes of a tensor.
-
-    Raises:
-        CheckFailure: if it is no tensor in the shape of ``x``, or if ``x`` was changed.
-    """
-    __tracebackhide__ = True
-    name = f"{kernel.name}.quantize"
-    with unchanged(name, x):
-        return require_tensor(name, kernel.quantize(x, operand), x.shape)
-
-
 def _within(kernel: Quantizer, operand: Operand, case: str, x: Tensor) -> float:
-    """Compare with the element bound, widened by one rounding to the dtype of what was returned."""
-    values = quantized(kernel, x, operand)
-    bound = bound_element(x.cpu(), operand)
-    info = torch.finfo(values.dtype)
-    if values.dtype != torch.float32:
-        bound = bound + info.eps / 2 * (x.cpu().double().abs() + bound) + info.smallest_normal * info.eps / 2
-    return compare(case, values, x.double(), bound)
+    return within(operand, case, quantized(kernel, operand, x), x)
 
 
 def check_elements_within_bound(
@@ -76,7 +58,7 @@ def check_values_are_nearest(
     x = normal(*shape, seed=seed, device=device, dtype=dtype)
     tightest = 0.0
     for case, values in (("normal", x), ("cubes of normal", x**3)):
-        got = quantized(kernel, values, operand)
+        got = quantized(kernel, operand, values)
         expected, settled = nearest_values(values, operand)
         expected = torch.where(settled, expected, got.double().cpu())
         tightest = max(tightest, compare(case, got, expected, rounding_error(expected.abs(), got.dtype)))
@@ -92,7 +74,7 @@ def check_search_reduces_errors(
     rows, columns = block_shape(operand)
     shape = rows * math.ceil(8 / rows), columns * math.ceil(256 / columns)
     x = normal(*shape, seed=seed, device=device, dtype=dtype)
-    got = quantized(kernel, x, operand)
+    got = quantized(kernel, operand, x)
     plain = reference.quantize_dequantize(x.cpu(), replace(operand, clip=False))
 
     def norms(values: Tensor) -> Tensor:
@@ -110,14 +92,14 @@ def check_search_reduces_errors(
 def check_codes_are_kept(kernel: Quantizer, operand: Operand, *, device: str, dtype: torch.dtype, seed: int) -> float:
     """Every value that has a code comes back as it is."""
     x = at_scale_one(grid(operand), operand, device=device, dtype=dtype)
-    return same("all codes at scale 1", quantized(kernel, x, operand), round_at_scale_one(x, operand))
+    return same("all codes at scale 1", quantized(kernel, operand, x), round_at_scale_one(x, operand))
 
 
 def check_ties_go_to_even(kernel: Quantizer, operand: Operand, *, device: str, dtype: torch.dtype, seed: int) -> float:
     """Halfway between two codes the even one is taken."""
     values = grid(operand)
     x = at_scale_one((values[1:] + values[:-1]) / 2, operand, device=device, dtype=dtype)
-    return same("all midpoints at scale 1", quantized(kernel, x, operand), round_at_scale_one(x, operand))
+    return same("all midpoints at scale 1", quantized(kernel, operand, x), round_at_scale_one(x, operand))
 
 
 def check_all_codes_are_used(
@@ -126,7 +108,7 @@ def check_all_codes_are_used(
     """As many values come out as the operand's range has codes, no more and no fewer."""
     expected = grid(operand)
     values = torch.cat([expected, (expected[1:] + expected[:-1]) / 2, expected.min()[None] * 1.0])
-    got = quantized(kernel, at_scale_one(values, operand, device=device, dtype=dtype), operand).double().cpu().unique()
+    got = quantized(kernel, operand, at_scale_one(values, operand, device=device, dtype=dtype)).double().cpu().unique()
     got = got[got <= anchor(operand)]
     if len(got) != len(expected):
         raise CheckFailure(f"all codes at scale 1: {len(got)} values came out, {operand} has {len(expected)}")
@@ -138,11 +120,11 @@ def check_zeros_stay_zero(kernel: Quantizer, operand: Operand, *, device: str, d
     rows, columns = block_shape(operand)
     shape = (2 * rows, 4 * columns)
     zeros = torch.zeros(shape, device=device, dtype=dtype)
-    same(f"zeros {list(shape)}", quantized(kernel, zeros, operand), zeros)
+    same(f"zeros {list(shape)}", quantized(kernel, operand, zeros), zeros)
     x = normal(*shape, seed=seed, device=device, dtype=dtype) + 2
     place = torch.arange(x.numel(), device=device).reshape(shape) % 3 == 0
     x = x.masked_fill(place, 0)
-    return same("zeros among normal values", quantized(kernel, x, operand)[place], x[place])
+    return same("zeros among normal values", quantized(kernel, operand, x)[place], x[place])
 
 
 def other_blocks(operand: Operand, shape: tuple[int, int], place: tuple[int, int] = (0, 0)) -> Tensor:
@@ -167,10 +149,10 @@ def check_blocks_are_independent(
     rows, columns = block_shape(operand)
     x = normal(3 * rows, 4 * columns, seed=seed, device=device, dtype=dtype)
     others = other_blocks(operand, (3 * rows, 4 * columns)).to(device)
-    before = quantized(kernel, x, operand)
+    before = quantized(kernel, operand, x)
     x = x.clone()
     x[0, 0] = 1000
-    after = quantized(kernel, x, operand)
+    after = quantized(kernel, operand, x)
     return same("other blocks after x[0, 0] = 1000", after[others], before[others])
 
 
@@ -182,10 +164,10 @@ def check_powers_of_two_factor_out(
         raise NotApplicable("small values are subnormal in float16")
     rows, columns = block_shape(operand)
     x = normal(3 * rows, 4 * columns, seed=seed, device=device, dtype=dtype)
-    expected = quantized(kernel, x, operand)
+    expected = quantized(kernel, operand, x)
     for exponent in (1, -1, 7, -7):
         factor = 2.0**exponent
-        same(f"x * 2^{exponent}", quantized(kernel, x * factor, operand), expected.double() * factor)
+        same(f"x * 2^{exponent}", quantized(kernel, operand, x * factor), expected.double() * factor)
     return 0.0
 
 
@@ -198,7 +180,7 @@ def check_signs_are_symmetric(
         raise NotApplicable(f"the codes of {operand} are not symmetric")
     rows, columns = block_shape(operand)
     x = normal(3 * rows, 4 * columns, seed=seed, device=device, dtype=dtype)
-    return same("-x", quantized(kernel, -x, operand), -quantized(kernel, x, operand).double())
+    return same("-x", quantized(kernel, operand, -x), -quantized(kernel, operand, x).double())
 
 
 def check_subnormal_values(kernel: Quantizer, operand: Operand, *, device: str, dtype: torch.dtype, seed: int) -> float:
@@ -230,7 +212,7 @@ def check_nan_is_not_hidden(
         x = normal(3 * rows, 4 * columns, seed=seed, device=device, dtype=dtype)
         x[place] = bad
         try:
-            got = quantized(kernel, x, operand)[place]
+            got = quantized(kernel, operand, x)[place]
         except ValueError:
             continue
         if torch.isfinite(got):
