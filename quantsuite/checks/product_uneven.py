@@ -40,7 +40,7 @@ def check_product_of_uneven_groups(
     tightest, taken = 0.0, 0
     for tail in remainders(width):
         shape = m, n + (height > 1), k + tail
-        if setting.refuses(*shape):
+        if not setting.takes(*shape):
             continue
         case = f"[{m}, {shape[2]}] x [{shape[1]}, {shape[2]}], of whose last group there are {tail}"
         x, weight = setting.pair(*shape)
