@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from quantsuite.checks.in_place import Execute, PlacedLayer
+from quantsuite.checks.in_place import Execute
 from quantsuite.checks.outcome import CheckFailure
+from quantsuite.checks.products_in_place import MultipliedLayer
 from quantsuite.engine import Engine, GenerateRequest, ScoreRequest
 from quantsuite.in_place import Placed
 from quantsuite.kernels.validation import KernelError
@@ -162,7 +163,7 @@ class _Finding:
 
     def check(self, how: Execute, other: nn.Module | None) -> None:
         """The matrix by itself, then its products, also beside another one; nothing more once a fault is found."""
-        layer = PlacedLayer(self.placed, how)
+        layer = MultipliedLayer(self.placed, how)
         checks = [
             ("not as planned", layer.check_identity),
             ("storage", layer.check_storage),
