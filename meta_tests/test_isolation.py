@@ -113,7 +113,7 @@ kernel_folder = Path(__file__).parent / "kernels"
 def test_all(conformance_check):
     conformance_check()
 """
-CHECKS = ["-k", "load or zeros_stay_zero or repeatable"]
+CHECKS = ["-k", "/load or zeros_stay_zero or repeatable"]
 
 
 def command(*arguments: str) -> list[str]:

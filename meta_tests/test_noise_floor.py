@@ -82,8 +82,16 @@ def test_an_execution_that_drifts_less_by_less_than_the_floor_is_not_called_bett
 
 
 def test_a_run_without_a_floor_says_so() -> None:
-    assert noise_floor_sentence([REAL]) == "noise floor: not measured; add bf16 to --scheme"
-    assert noise_floor_sentence([REAL, BF16]).startswith(f"noise floor: {BF16.value:.2g} nats")
+    assert noise_floor_sentence(DIVERGENCE, None) == "noise floor: not measured; add bf16 to --scheme"
+    assert noise_floor_sentence(DIVERGENCE, BF16.value).startswith(f"noise floor: {BF16.value:.2g} nats")
+
+
+def test_the_floor_of_a_task_is_that_of_another_on_the_same_text() -> None:
+    label = msgspec.structs.replace(REAL.task, name="world/execution-drift")
+    own = msgspec.structs.replace(REAL, task=label)
+    assert noise_floor(own, [own, BF16]) == BF16.value
+    other = msgspec.structs.replace(BF16, dataset=factories.dataset(7))
+    assert noise_floor(own, [own, other]) is None
 
 
 def test_no_change_from_the_reference_is_shown_of_what_is_one() -> None:
