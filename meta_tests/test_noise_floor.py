@@ -27,6 +27,7 @@ from quantsuite.gate import Check, gate
 from quantsuite.layer import QuantizedLinear
 from quantsuite.margins import Margins
 from quantsuite.metrics import Divergences, metric
+from quantsuite.pairs import noise_floor
 from quantsuite.records import Record
 from quantsuite.reporting.analysis import contrasts_of
 from quantsuite.reporting.contrasts import finding
