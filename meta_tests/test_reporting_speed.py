@@ -27,17 +27,18 @@ def run_file(path: Path, tokens: int) -> Path:
 
 
 def seconds(path: Path) -> float:
-    """Of the processor, to read a run and report it twice over."""
-    begin = time.process_time()
-    run = read_runs([path])
-    Console(file=io.StringIO()).print(terminal_summary(run.records, Margins()))
-    write_report(run, path.parent)
-    return time.process_time() - begin
+    """Of this thread, to read a run and report it twice over: the least of three, as other work adds to the rest."""
+    found = []
+    for _ in range(3):
+        begin = time.thread_time()
+        run = read_runs([path])
+        Console(file=io.StringIO()).print(terminal_summary(run.records, Margins()))
+        write_report(run, path.parent)
+        found.append(time.thread_time() - begin)
+    return min(found)
 
 
 @pytest.mark.parametrize("tokens", [20_000, pytest.param(400_000, marks=pytest.mark.slow)])
 def test_long_drift_is_reported_in_seconds(tokens: int, tmp_path: Path) -> None:
     short, long = run_file(tmp_path / "short.jsonl", 100), run_file(tmp_path / "long.jsonl", tokens)
-    seconds(short)
-    fixed = seconds(short)
-    assert seconds(long) - fixed < SECONDS_A_MILLION * 25 * tokens / 1e6
+    assert seconds(long) - seconds(short) < SECONDS_A_MILLION * 25 * tokens / 1e6
